@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod btree;
+pub mod compare;
 pub mod error;
 pub mod mem;
 pub mod mvcc;

@@ -1,0 +1,54 @@
+//! The order of keys, which the engine is told and never decides.
+
+use std::cmp::Ordering;
+
+/// How keys compare. A key that ends early (a truncated separator, a search
+/// prefix) sorts before every key that continues it.
+pub trait Compare {
+    /// Whether keys compare as bytes; then slots carry heads, pages a common
+    /// prefix, and the methods below have to agree with `left.cmp(right)`.
+    fn ordered(&self) -> bool;
+
+    /// Compares two keys, either of which may be truncated.
+    fn compare(&self, left: &[u8], right: &[u8]) -> Ordering;
+
+    /// Compares a key with the place after (`after`) or before all keys that
+    /// continue `bound`; `Equal` only for `!after` and the bound itself.
+    fn compare_bound(&self, key: &[u8], bound: &[u8], after: bool) -> Ordering;
+
+    /// Writes a short key `s` with `left < s <= right` to `out`, given that
+    /// `left < right`.
+    fn separator(&self, left: &[u8], right: &[u8], out: &mut Vec<u8>);
+}
+
+/// Keys that compare as bytes, no one of them a prefix of another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bytewise;
+
+impl Compare for Bytewise {
+    fn ordered(&self) -> bool {
+        true
+    }
+
+    fn compare(&self, left: &[u8], right: &[u8]) -> Ordering {
+        left.cmp(right)
+    }
+
+    fn compare_bound(&self, key: &[u8], bound: &[u8], after: bool) -> Ordering {
+        if after && key.starts_with(bound) {
+            return Ordering::Less;
+        }
+        key.cmp(bound)
+    }
+
+    fn separator(&self, left: &[u8], right: &[u8], out: &mut Vec<u8>) {
+        let shared = common_prefix_len(left, right);
+        out.clear();
+        out.extend_from_slice(&right[..(shared + 1).min(right.len())]);
+    }
+}
+
+/// Bytes that two keys share at their start.
+pub fn common_prefix_len(left: &[u8], right: &[u8]) -> usize {
+    left.iter().zip(right).take_while(|(l, r)| l == r).count()
+}

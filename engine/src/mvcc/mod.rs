@@ -1,0 +1,115 @@
+//! The versioned store: what a key's history means to a snapshot, to a writer
+//! and to a pruner. The rules it cites are the numbered ones of `README.md`.
+
+pub mod retain;
+
+use crate::page::cell::Head;
+use crate::types::Xid;
+
+/// How a transaction stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum XidStatus {
+    /// The caller's own transaction or one of its live subtransactions.
+    Own,
+    /// Somebody else's, still running (or prepared).
+    InProgress,
+    /// Ended, and its effects stay.
+    Committed,
+    /// Ended, by abort or crash.
+    Aborted,
+}
+
+/// Transaction status, asked of the server. In-progress is tested before
+/// did-commit (rule 5), so that a transaction which is just ending counts as
+/// running.
+pub trait Transactions {
+    /// The status of a transaction.
+    fn status(&self, xid: Xid) -> XidStatus;
+
+    /// Whether every snapshot, of now or of the future, sees this committed
+    /// transaction's effects.
+    fn visible_to_all(&self, xid: Xid) -> bool;
+}
+
+/// What a snapshot makes of one version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sight {
+    /// It is the newest this snapshot sees: it decides.
+    Seen,
+    /// It lies in the snapshot's future, or its writer still runs.
+    TooNew,
+    /// Its writer aborted; it counts for nobody.
+    Aborted,
+}
+
+/// A snapshot's judgement, and what was learned of the writer on the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judgement {
+    /// The judgement.
+    pub sight: Sight,
+    /// `Some(committed)` if the writer's end was looked up and can be noted
+    /// as a hint.
+    pub learned: Option<bool>,
+}
+
+impl Judgement {
+    /// A judgement that taught nothing new.
+    pub fn known(sight: Sight) -> Judgement {
+        Judgement {
+            sight,
+            learned: None,
+        }
+    }
+}
+
+/// A snapshot, of whichever kind.
+pub trait Snapshot {
+    /// Judges one version by its writer.
+    fn judge(&self, version: Head) -> Judgement;
+
+    /// Whether the versions it sees never change while it lives (an MVCC
+    /// snapshot). Others are judged when a row is returned (rule 24).
+    fn is_stable(&self) -> bool {
+        true
+    }
+}
+
+/// Row lock strengths, weakest first, as PostgreSQL has them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[repr(u8)]
+pub enum Strength {
+    /// FOR KEY SHARE.
+    KeyShare = 0,
+    /// FOR SHARE.
+    Share = 1,
+    /// FOR NO KEY UPDATE, and what an UPDATE of other columns takes.
+    NoKeyExclusive = 2,
+    /// FOR UPDATE, and what DELETE or a key UPDATE takes.
+    Exclusive = 3,
+}
+
+impl Strength {
+    /// The strength with this number.
+    pub fn from_number(number: u8) -> Option<Strength> {
+        Some(match number {
+            0 => Strength::KeyShare,
+            1 => Strength::Share,
+            2 => Strength::NoKeyExclusive,
+            3 => Strength::Exclusive,
+            _ => return None,
+        })
+    }
+
+    /// Whether two holders exclude each other (the conflict table of the
+    /// manual's "Explicit Locking").
+    pub fn conflicts(self, other: Strength) -> bool {
+        use Strength::*;
+        match (self.min(other), self.max(other)) {
+            (KeyShare, Exclusive) => true,
+            (KeyShare, _) => false,
+            (Share, Share) => false,
+            (Share, _) => true,
+            _ => true,
+        }
+    }
+}
