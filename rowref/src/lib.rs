@@ -1,4 +1,4 @@
-//! Row references, the order-preserving key codec and (in time) handles.
+//! Row references, the order-preserving key codec and handles.
 //!
 //! `src → am, index → pg → engine → rowref`: this crate is the far end of the
 //! arrows. It depends on nothing of the project and knows nothing of
@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod handle;
 pub mod key;
 mod reference;
 
