@@ -1,0 +1,235 @@
+//! What holds while several sessions work on the same rows.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use postgres::Client;
+use postgres::error::SqlState;
+use rowref_tests::{Cluster, Options, access_method, verify};
+
+const CLIENTS: u64 = 4;
+
+fn number(client: &mut Client, query: &str) -> Result<i64> {
+    Ok(client.query_one(query, &[])?.get(0))
+}
+
+fn finish(cluster: Cluster) -> Result<()> {
+    let mut client = cluster.connect("postgres")?;
+    let problems = verify::verify_all(&mut client, &access_method())?;
+    assert!(problems.is_empty(), "{problems:#?}");
+    drop(client);
+    cluster.finish()
+}
+
+/// Runs `work` in several sessions at once, each with its own seed.
+fn together(cluster: &Cluster, work: impl Fn(&mut Client, u64) -> Result<()> + Sync) {
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..CLIENTS)
+            .map(|seed| {
+                let work = &work;
+                scope.spawn(move || work(&mut cluster.connect("postgres")?, seed))
+            })
+            .collect();
+        for worker in workers {
+            worker
+                .join()
+                .expect("no panic")
+                .expect("the session's work");
+        }
+    });
+}
+
+#[test]
+fn transfers_between_rows_keep_their_sum_at_every_moment() -> Result<()> {
+    let cluster = Cluster::start(Options::test().set("deadlock_timeout", "50ms"))?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table account (k int primary key, v bigint) using {};
+         insert into account select i, 1000 from generate_series(1, 50) i",
+        access_method()
+    ))?;
+    let end = Instant::now() + Duration::from_secs(4);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut reader = cluster.connect("postgres").expect("a connection");
+            while Instant::now() < end {
+                let sum = number(&mut reader, "select sum(v)::bigint from account");
+                assert_eq!(sum.expect("an answer"), 50_000);
+            }
+        });
+        together(&cluster, |session, seed| {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let isolation = ["read committed", "repeatable read"][seed as usize % 2];
+            let mut done = 0;
+            while Instant::now() < end {
+                let (from, to) = (random.i32(1..=50), random.i32(1..=50));
+                let amount = random.i64(1..100);
+                let moved = session.batch_execute(&format!(
+                    "begin isolation level {isolation};
+                     update account set v = v - {amount} where k = {from};
+                     update account set v = v + {amount} where k = {to};
+                     commit"
+                ));
+                match moved {
+                    Ok(()) => done += 1,
+                    Err(error) => {
+                        let code = error.code().cloned();
+                        session.batch_execute("rollback")?;
+                        assert!(
+                            matches!(
+                                code,
+                                Some(SqlState::T_R_DEADLOCK_DETECTED)
+                                    | Some(SqlState::T_R_SERIALIZATION_FAILURE)
+                            ),
+                            "{error:?}"
+                        );
+                    }
+                }
+            }
+            assert!(done > 10, "only {done} transfers went through");
+            Ok(())
+        });
+    });
+    finish(cluster)
+}
+
+#[test]
+fn one_counter_counts_every_increment_of_every_session() -> Result<()> {
+    let cluster = Cluster::start(Options::test())?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table counter (k text primary key, n bigint) using {};
+         insert into counter values ('it', 0)",
+        access_method()
+    ))?;
+    together(&cluster, |session, _| {
+        for _ in 0..500 {
+            session.batch_execute("update counter set n = n + 1 where k = 'it'")?;
+        }
+        Ok(())
+    });
+    assert_eq!(
+        number(&mut client, "select n from counter")?,
+        500 * CLIENTS as i64
+    );
+    finish(cluster)
+}
+
+#[test]
+fn of_several_inserts_of_one_key_exactly_one_wins() -> Result<()> {
+    let cluster = Cluster::start(Options::test())?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table t (k int primary key, winner int) using {};
+         create table won (k int, winner int) using heap",
+        access_method()
+    ))?;
+    together(&cluster, |session, seed| {
+        for k in 0..1000 {
+            let inserted = session.batch_execute(&format!(
+                "begin; insert into t values ({k}, {seed}); insert into won values ({k}, {seed}); commit"
+            ));
+            if let Err(error) = inserted {
+                assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION), "{error:?}");
+                session.batch_execute("rollback")?;
+            }
+        }
+        Ok(())
+    });
+    assert_eq!(number(&mut client, "select count(*) from t")?, 1000);
+    assert_eq!(
+        number(
+            &mut client,
+            "select count(*) from t join won using (k, winner)"
+        )?,
+        1000
+    );
+    assert_eq!(number(&mut client, "select count(*) from won")?, 1000);
+    finish(cluster)
+}
+
+#[test]
+fn inserts_into_the_same_leaves_split_them_without_losing_a_row() -> Result<()> {
+    let cluster = Cluster::start(Options::test().set("shared_buffers", "4MB"))?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table t (k int primary key, pad text) using {}",
+        access_method()
+    ))?;
+    together(&cluster, |session, seed| {
+        // Interleaved keys: all sessions meet in every leaf.
+        session.batch_execute(&format!(
+            "do $$ begin for i in 0..24999 loop
+               insert into t values (i * {CLIENTS} + {seed}, repeat('x', i % 40));
+             end loop; end $$"
+        ))?;
+        Ok(())
+    });
+    assert_eq!(
+        number(&mut client, "select count(*) from t")?,
+        25_000 * CLIENTS as i64
+    );
+    assert_eq!(
+        number(
+            &mut client,
+            "select count(*) from (select k, lag(k) over (order by k) p from t) s where k <> p + 1"
+        )?,
+        0
+    );
+    finish(cluster)
+}
+
+#[test]
+fn scans_see_every_row_once_while_others_insert_delete_and_vacuum() -> Result<()> {
+    let cluster = Cluster::start(Options::test().set("autovacuum", "off"))?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table t (k int primary key, fixed bool) using {};
+         insert into t select i * 10, true from generate_series(1, 20000) i",
+        access_method()
+    ))?;
+    let end = Instant::now() + Duration::from_secs(4);
+    together(&cluster, |session, seed| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        while Instant::now() < end {
+            match seed {
+                0 => {
+                    let seen = number(session, "select count(*) from t where fixed")?;
+                    assert_eq!(seen, 20_000);
+                }
+                1 => {
+                    session.batch_execute("set enable_seqscan = off")?;
+                    let seen = session.query_one(
+                        "select count(*), count(distinct k) from t where fixed and k > 0",
+                        &[],
+                    )?;
+                    assert_eq!((seen.get(0), seen.get(1)), (20_000i64, 20_000i64));
+                }
+                2 => {
+                    let from = random.i32(0..200_000);
+                    session.batch_execute(&format!(
+                        "insert into t select k, false from generate_series({from}, {from} + 500) k
+                         where k % 10 <> 0 on conflict do nothing"
+                    ))
+                    .or_else(|_| {
+                        // Without ON CONFLICT yet: the keys that are free.
+                        session.batch_execute(&format!(
+                            "insert into t select k, false from generate_series({from}, {from} + 500) k
+                             where k % 10 <> 0 and not exists (select from t where t.k = generate_series.k)"
+                        ))
+                    })
+                    .or_else(|error| match error.code() {
+                        Some(&SqlState::UNIQUE_VIOLATION) => Ok(()),
+                        _ => Err(error),
+                    })?;
+                    session.batch_execute(&format!(
+                        "delete from t where not fixed and k between {from} and {from} + 300"
+                    ))?;
+                }
+                _ => session.batch_execute("vacuum t")?,
+            }
+        }
+        Ok(())
+    });
+    finish(cluster)
+}

@@ -1,0 +1,115 @@
+//! `cargo xtask test`: every test, with one count at the end.
+
+mod isolation;
+mod programs;
+mod regress;
+mod script;
+mod standby;
+mod tally;
+
+use anyhow::Result;
+use clap::Args;
+use rowref_tests::{Installation, needs_extension};
+
+use crate::{cargo, prepare};
+use tally::Tally;
+
+/// Which tests to run, and how.
+#[derive(Args)]
+pub struct Choice {
+    /// Write the expected files from what the server answers now.
+    #[arg(long)]
+    bless: bool,
+    /// Only these kinds (cargo, regress, isolation, standby, server); default all.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only regress and isolation files whose name contains this.
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+impl Choice {
+    fn wants(&self, kind: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == kind)
+    }
+
+    fn admits(&self, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|text| name.contains(text))
+    }
+}
+
+/// Runs the chosen tests; true when none failed.
+pub fn run(am: &str, choice: &Choice) -> Result<bool> {
+    prepare::for_server()?;
+    let mut tally = Tally::default();
+    if choice.wants("cargo") {
+        let pure = ["rowref", "engine"];
+        tally.section("pure tests");
+        programs::run(&mut tally, &["test", "-p", "rowref", "-p", "engine"], &[])?;
+        tally.section("tests of the other crates that run without a server");
+        let rest: Vec<String> = cargo::testable()?
+            .into_iter()
+            .filter(|name| !pure.contains(&name.as_str()))
+            .collect();
+        let mut arguments = vec!["test", "--release"];
+        for name in &rest {
+            arguments.extend(["-p", name.as_str()]);
+            // The server tests of this crate have their own turn below.
+        }
+        arguments.extend(["--lib", "--bins"]);
+        programs::run(&mut tally, &arguments, &[])?;
+    }
+    if choice.only.iter().all(|kind| kind == "cargo") && !choice.only.is_empty() {
+        return Ok(tally.finish());
+    }
+    if needs_extension(am) {
+        tally.section("building the extension");
+    }
+    let installation = match Installation::for_access_method(am) {
+        Ok(installation) => installation,
+        Err(error) => {
+            tally.fail("the extension builds", &format!("{error:#}"));
+            return Ok(tally.finish());
+        }
+    };
+    type Run = fn(&mut Tally, &str, &Choice) -> Result<()>;
+    let kinds: [(&str, &str, Run); 3] = [
+        ("regress", "SQL against expected answers", regress::run),
+        ("isolation", "interleaved sessions", isolation::run),
+        (
+            "standby",
+            "the same SQL with WAL consistency checking, replayed by a standby",
+            standby::run,
+        ),
+    ];
+    for (kind, title, run) in kinds {
+        if choice.wants(kind) {
+            tally.section(title);
+            if let Err(error) = run(&mut tally, am, choice) {
+                tally.fail(kind, &format!("{error:#}"));
+            }
+        }
+    }
+    if choice.wants("server") {
+        tally.section("recovery, concurrency and corruption");
+        let mut environment = vec![("ROWREF_AM", am.to_owned())];
+        if let Some(stage) = &installation.stage {
+            environment.push(("ROWREF_STAGE", stage.to_string_lossy().into_owned()));
+        }
+        programs::run(
+            &mut tally,
+            &[
+                "test",
+                "--release",
+                "-p",
+                "rowref-tests",
+                "--test",
+                "*",
+                "--",
+                "--test-threads=2",
+            ],
+            &environment,
+        )?;
+    }
+    Ok(tally.finish())
+}
