@@ -275,7 +275,7 @@ impl<'p> Page<'p> {
     }
 
     /// Offset, length and name of both fences.
-    pub(crate) fn fence_extents(self) -> [(usize, usize, &'static str); 2] {
+    pub fn fence_extents(self) -> [(usize, usize, &'static str); 2] {
         [
             (special::LOW_OFFSET, special::LOW_LENGTH, "low"),
             (special::HIGH_OFFSET, special::HIGH_LENGTH, "high"),

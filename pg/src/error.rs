@@ -1,0 +1,138 @@
+//! The one file that turns failures into the server's errors, each with its
+//! SQLSTATE and, where something can be done about it, a hint.
+
+use engine::Error;
+use pgrx::pg_sys::{self, panic::ErrorReport};
+use pgrx::prelude::*;
+
+/// Reports an error and does not come back: Rust unwinds, guards give up what
+/// they hold, and the server rolls back.
+fn raise(report: ErrorReport) -> ! {
+    report.report(PgLogLevel::ERROR);
+    unreachable!("an ERROR does not return")
+}
+
+fn report(code: PgSqlErrorCode, message: String, hint: &str) -> ErrorReport {
+    ErrorReport::new(code, message, function_name!()).set_hint(hint)
+}
+
+/// The name of an open relation.
+///
+/// # Safety
+/// `relation` is open.
+unsafe fn name_of(relation: pg_sys::Relation) -> String {
+    // SAFETY: the caller's promise; names end in a zero byte.
+    unsafe {
+        let name = (*(*relation).rd_rel).relname.data.as_ptr();
+        std::ffi::CStr::from_ptr(name)
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+/// Reports an error of the engine's, met while working on `relation`.
+///
+/// # Safety
+/// `relation` is open.
+pub unsafe fn raise_engine(relation: pg_sys::Relation, error: Error) -> ! {
+    // SAFETY: the caller's promise.
+    let name = unsafe { name_of(relation) };
+    raise(match error {
+        Error::Corrupt { block, what } => report(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            format!("relation \"{name}\" is corrupt in block {block}: {what}"),
+            "Run rowref.verify on the relation to learn the extent, then restore it from a backup.",
+        ),
+        Error::KeyTooLarge { size, limit } => report(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("key size {size} exceeds maximum {limit} for relation \"{name}\""),
+            "A key larger than an eighth of a page cannot be stored. \
+             Consider a key on a hash of the value.",
+        ),
+        Error::RowTooLarge { size, limit } => report(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("row is too big for relation \"{name}\": size {size}, maximum size {limit}"),
+            "Use columns of types that can be stored out of line, such as text, \
+             or move rarely used columns to another table.",
+        ),
+        Error::Store(what) => report(
+            PgSqlErrorCode::ERRCODE_IO_ERROR,
+            format!("relation \"{name}\": {what}"),
+            "See the server's log.",
+        ),
+    })
+}
+
+/// Unwraps a result of the engine's, or reports its error.
+pub trait OrRaise<T> {
+    /// The value; an error is reported as one of `relation`.
+    ///
+    /// # Safety
+    /// `relation` is open.
+    unsafe fn or_raise(self, relation: pg_sys::Relation) -> T;
+}
+
+impl<T> OrRaise<T> for engine::Result<T> {
+    #[inline]
+    unsafe fn or_raise(self, relation: pg_sys::Relation) -> T {
+        match self {
+            Ok(value) => value,
+            // SAFETY: the caller's promise.
+            Err(error) => unsafe { raise_engine(relation, error) },
+        }
+    }
+}
+
+/// Refuses what is not there: `feature` reads as the subject of
+/// "… is not supported".
+pub fn unsupported(feature: &str, hint: &str) -> ! {
+    raise(report(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("pg_rowref does not support {feature}"),
+        hint,
+    ))
+}
+
+/// Any other failure, by SQLSTATE; the place for messages that PostgreSQL
+/// itself words.
+pub fn raise_with(
+    code: PgSqlErrorCode,
+    message: String,
+    detail: Option<String>,
+    hint: Option<&str>,
+) -> ! {
+    let mut report = ErrorReport::new(code, message, function_name!());
+    if let Some(detail) = detail {
+        report = report.set_detail(detail);
+    }
+    if let Some(hint) = hint {
+        report = report.set_hint(hint);
+    }
+    raise(report)
+}
+
+/// NOWAIT met a lock: PostgreSQL's own words for it.
+///
+/// # Safety
+/// `relation` is open.
+pub unsafe fn row_is_locked(relation: pg_sys::Relation) -> ! {
+    // SAFETY: the caller's promise.
+    let name = unsafe { name_of(relation) };
+    raise_with(
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+        format!("could not obtain lock on row in relation \"{name}\""),
+        None,
+        None,
+    )
+}
+
+/// The library was not loaded at server start, so that neither its WAL nor
+/// its shared memory would be there.
+pub fn not_preloaded() -> ! {
+    raise(report(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "pg_rowref must be loaded via shared_preload_libraries".into(),
+        "Add pg_rowref to shared_preload_libraries, as in \
+         \"ALTER SYSTEM SET shared_preload_libraries = 'pg_rowref'\", and restart the server.",
+    ))
+}

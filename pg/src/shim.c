@@ -1,0 +1,289 @@
+/*
+ * What the server offers to C only, as macros or inline functions, and a few
+ * sequences of calls that are hot enough to be worth one crossing instead of
+ * several.  Nothing here decides anything: see the README of the Rust module
+ * that calls it.
+ *
+ * A function marked "guarded" may raise an ERROR and must be called through
+ * pg_guard_ffi_boundary.  The others cannot, or run where an ERROR is a PANIC.
+ */
+#include "postgres.h"
+
+#include "access/bufmask.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xloginsert.h"
+#include "access/xlogutils.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/bufpage.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/procarray.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/snapshot.h"
+
+/* ---- pages: store/README.md, "Locks" ---- */
+
+/* Guarded.  Pins and locks a block; its page. */
+char *
+rowref_read(Relation rel, ForkNumber fork, BlockNumber block, int lock_mode,
+			BufferAccessStrategy strategy, Buffer *buffer)
+{
+	*buffer = ReadBufferExtended(rel, fork, block, RBM_NORMAL, strategy);
+	LockBuffer(*buffer, lock_mode);
+	return BufferGetPage(*buffer);
+}
+
+/* Guarded.  As rowref_read, exclusively; NULL where it would have to wait. */
+char *
+rowref_try_lock(Relation rel, ForkNumber fork, BlockNumber block,
+				BufferAccessStrategy strategy, Buffer *buffer)
+{
+	*buffer = ReadBufferExtended(rel, fork, block, RBM_NORMAL, strategy);
+	if (ConditionalLockBuffer(*buffer))
+		return BufferGetPage(*buffer);
+	ReleaseBuffer(*buffer);
+	*buffer = InvalidBuffer;
+	return NULL;
+}
+
+/*
+ * Guarded.  Makes the fork one block longer; that block, locked exclusively.
+ * The extension lock is given up only when the page is locked, so that nobody
+ * who sees the new length can find the page unlocked and take it for leaked.
+ */
+char *
+rowref_extend(Relation rel, ForkNumber fork, BufferAccessStrategy strategy,
+			  Buffer *buffer, BlockNumber *block)
+{
+	bool		shared = !RELATION_IS_LOCAL(rel);
+
+	if (shared)
+		LockRelationForExtension(rel, ExclusiveLock);
+	*buffer = ReadBufferExtended(rel, fork, P_NEW, RBM_NORMAL, strategy);
+	LockBuffer(*buffer, BUFFER_LOCK_EXCLUSIVE);
+	if (shared)
+		UnlockRelationForExtension(rel, ExclusiveLock);
+	*block = BufferGetBlockNumber(*buffer);
+	return BufferGetPage(*buffer);
+}
+
+/*
+ * Unlocks and unpins.  Raises an ERROR only for a buffer that is not held,
+ * which the guard types rule out.
+ *
+ * While Rust unwinds from a server ERROR, errfinish() has already zeroed the
+ * interrupt holdoff count that the lock still accounts for; without the hold
+ * below, giving up the lock would make the count wrap around.
+ */
+void
+rowref_release(Buffer buffer)
+{
+	if (InterruptHoldoffCount == 0 && !BufferIsLocal(buffer))
+		HOLD_INTERRUPTS();
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	ReleaseBuffer(buffer);
+}
+
+/* ---- changes: store/README.md, "Commit" ---- */
+
+bool
+rowref_needs_wal(Relation rel, ForkNumber fork)
+{
+	/* An init fork has to be there after a crash: it is always logged. */
+	return fork == INIT_FORKNUM || RelationNeedsWAL(rel);
+}
+
+bool
+rowref_standby_cares(Relation rel)
+{
+	return RelationNeedsWAL(rel) && XLogStandbyInfoActive();
+}
+
+bool
+rowref_wal_is_needed(void)
+{
+	return XLogIsNeeded();
+}
+
+void
+rowref_critical_begin(void)
+{
+	START_CRIT_SECTION();
+}
+
+/* Mirrors `Part` in store/commit.rs. */
+typedef struct RowrefPart
+{
+	const char *ops;
+	uint32		ops_bytes;
+	Buffer		buffer;
+	uint8		init;
+} RowrefPart;
+
+/*
+ * Inside the critical section, all pages changed: marks them dirty, logs them
+ * as one record (rmid 0: not at all) and ends the section.
+ */
+void
+rowref_critical_log(const RowrefPart *parts, int count, RmgrId rmid,
+					uint8 info, const char *header, uint32 header_bytes)
+{
+	for (int i = 0; i < count; i++)
+		MarkBufferDirty(parts[i].buffer);
+	if (rmid != 0)
+	{
+		XLogRecPtr	lsn;
+
+		XLogBeginInsert();
+		if (header_bytes > 0)
+			XLogRegisterData(unconstify(char *, header), header_bytes);
+		for (int i = 0; i < count; i++)
+		{
+			XLogRegisterBuffer(i, parts[i].buffer,
+							   parts[i].init ? REGBUF_WILL_INIT | REGBUF_STANDARD
+							   : REGBUF_STANDARD);
+			XLogRegisterBufData(i, unconstify(char *, parts[i].ops), parts[i].ops_bytes);
+		}
+		lsn = XLogInsert(rmid, info);
+		for (int i = 0; i < count; i++)
+			PageSetLSN(BufferGetPage(parts[i].buffer), lsn);
+	}
+	END_CRIT_SECTION();
+}
+
+/* Guarded.  Logs a record that changes no page. */
+void
+rowref_log_notice(RmgrId rmid, uint8 info, const char *data, uint32 bytes)
+{
+	XLogBeginInsert();
+	XLogRegisterData(unconstify(char *, data), bytes);
+	(void) XLogInsert(rmid, info);
+}
+
+/* Our own bug, or corruption in redo: no way on but recovery. */
+void
+rowref_panic(const char *what, const char *detail)
+{
+	ereport(PANIC,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("%s", what), errdetail_internal("%s", detail)));
+	abort();
+}
+
+/* ---- hints: store/README.md, "Hints" ---- */
+
+/* Guarded.  Whether a commit may be noted on this page already (rule 7). */
+bool
+rowref_commit_is_durable(Buffer buffer, TransactionId xid)
+{
+	XLogRecPtr	commit = TransactionIdGetCommitLSN(xid);
+
+	return !(BufferIsPermanent(buffer) && XLogNeedsFlush(commit) &&
+			 BufferGetLSNAtomic(buffer) < commit);
+}
+
+/* ---- transactions: xact/README.md ---- */
+
+/* Guarded.  Mirrors the numbers in xact/status.rs. */
+int
+rowref_xid_status(TransactionId xid)
+{
+	if (TransactionIdIsCurrentTransactionId(xid))
+		return 0;
+	if (TransactionIdIsInProgress(xid))
+		return 1;
+	return TransactionIdDidCommit(xid) ? 2 : 3;
+}
+
+/*
+ * Guarded.  A writer under an MVCC snapshot, the snapshot asked before the
+ * transaction log so that a transaction that ends meanwhile counts as running.
+ */
+int
+rowref_xid_in_snapshot(TransactionId xid, Snapshot snapshot)
+{
+	if (TransactionIdIsCurrentTransactionId(xid))
+		return 0;
+	if (XidInMVCCSnapshot(xid, snapshot))
+		return 1;
+	return TransactionIdDidCommit(xid) ? 2 : 3;
+}
+
+/* ---- redo: wal/README.md ---- */
+
+uint8
+rowref_record_info(XLogReaderState *record)
+{
+	return XLogRecGetInfo(record) & ~XLR_INFO_MASK;
+}
+
+const char *
+rowref_record_data(XLogReaderState *record, uint32 *bytes)
+{
+	*bytes = XLogRecGetDataLen(record);
+	return XLogRecGetData(record);
+}
+
+/* The number of block references; ids run from 0. */
+int
+rowref_record_blocks(XLogReaderState *record)
+{
+	return XLogRecMaxBlockId(record) + 1;
+}
+
+/* Whether the reference is there; if so, whether redo makes the page anew. */
+bool
+rowref_record_has_block(XLogReaderState *record, uint8 id, bool *init)
+{
+	if (!XLogRecHasBlockRef(record, id))
+		return false;
+	*init = (XLogRecGetBlock(record, id)->flags & BKPBLOCK_WILL_INIT) != 0;
+	return true;
+}
+
+/* Guarded.  Locks a block for redo; its page, or NULL if nothing is to do. */
+char *
+rowref_redo_begin(XLogReaderState *record, uint8 id, bool init, Buffer *buffer)
+{
+	if (init)
+		*buffer = XLogInitBufferForRedo(record, id);
+	else if (XLogReadBufferForRedo(record, id, buffer) != BLK_NEEDS_REDO)
+		return NULL;
+	return BufferGetPage(*buffer);
+}
+
+/* Guarded.  The page is changed. */
+void
+rowref_redo_end(XLogReaderState *record, Buffer buffer, bool init_fork)
+{
+	PageSetLSN(BufferGetPage(buffer), record->EndRecPtr);
+	MarkBufferDirty(buffer);
+	/* At the end of recovery init forks are copied from disk. */
+	if (init_fork)
+		FlushOneBuffer(buffer);
+}
+
+bool
+rowref_in_hot_standby(void)
+{
+	return InHotStandby;
+}
+
+void
+rowref_mask_lsn_and_checksum(char *page)
+{
+	mask_page_lsn_and_checksum(page);
+}
+
+/* ---- shared memory ---- */
+
+LWLock *
+rowref_addin_shmem_init_lock(void)
+{
+	return AddinShmemInitLock;
+}

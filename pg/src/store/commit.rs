@@ -1,0 +1,104 @@
+//! Applying and logging a record: the only way to change a page.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use engine::page::apply::{Scratch, apply};
+use engine::record::Record;
+use pgrx::pg_sys;
+
+use super::{ExclusivePage, RelationStore};
+use crate::ffi::{self, Part};
+use crate::wal;
+
+thread_local! {
+    /// Room to rebuild a page in; made before the first critical section,
+    /// inside which nothing may allocate.
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new(pg_sys::BLCKSZ as usize));
+}
+
+/// Runs `apply` in this session's scratch room; a panic of it is a mismatch
+/// like any other, for its callers must not unwind.
+pub(crate) fn apply_in_scratch(
+    bytes: &mut [u8],
+    ops: &[u8],
+    scratch: &mut Scratch,
+) -> Result<(), &'static str> {
+    catch_unwind(AssertUnwindSafe(|| apply(bytes, ops, scratch)))
+        .unwrap_or(Err("an operation reaches outside the page"))
+}
+
+/// Hands out this session's scratch room.
+pub(crate) fn with_scratch<T>(body: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with_borrow_mut(body)
+}
+
+/// See [`engine::store::PageStore::commit`] and "Commit" in `README.md`.
+pub(super) fn commit(store: &RelationStore, record: &Record, pages: &mut [&mut ExclusivePage<'_>]) {
+    let count = record.changes.len();
+    assert!(
+        (1..=Record::BLOCKS_MAX).contains(&count),
+        "a record changes between one and five blocks"
+    );
+    assert!(
+        count == pages.len(),
+        "a record changes exactly the pages that are locked for it"
+    );
+    let mut parts = [Part {
+        ops: ptr::null(),
+        ops_bytes: 0,
+        buffer: 0,
+        init: 0,
+    }; Record::BLOCKS_MAX];
+    for (nth, (change, page)) in record.changes.iter().zip(pages.iter()).enumerate() {
+        assert!(
+            change.block.0 == page.block(),
+            "a record's pages come in its own order"
+        );
+        assert!(
+            change.ops.len() <= usize::from(u16::MAX),
+            "the operations on a block fit a block reference of the log"
+        );
+        parts[nth] = Part {
+            ops: change.ops.as_ptr(),
+            ops_bytes: change.ops.len() as u32,
+            buffer: page.buffer(),
+            init: u8::from(change.init),
+        };
+    }
+    let manager = if store.needs_wal() {
+        wal::MANAGER_ID
+    } else {
+        0
+    };
+    // Most records conflict with nothing, and so carry no header at all.
+    let horizon = record.conflict_horizon.0.to_le_bytes();
+    let horizon_bytes = if record.conflict_horizon.0 == 0 { 0 } else { 4 };
+
+    with_scratch(|scratch| {
+        // SAFETY: ended by `rowref_critical_log`; in between nothing raises an
+        // error that could be caught, nor unwinds.
+        unsafe { ffi::rowref_critical_begin() };
+        for (change, page) in record.changes.iter().zip(pages.iter_mut()) {
+            if let Err(why) = apply_in_scratch(page.change(), &change.ops, scratch) {
+                ffi::panic(
+                    &format!("pg_rowref could not change block {}: {why}", change.block),
+                    &format!("Record {:?} does not fit the page.", record.kind),
+                );
+            }
+        }
+        // SAFETY: all buffers are held exclusively by `pages`; the parts point
+        // into `record`. An ERROR in here is a PANIC, so no guard is needed.
+        unsafe {
+            ffi::rowref_critical_log(
+                parts.as_ptr(),
+                count as i32,
+                manager,
+                (record.kind as u8) << 4,
+                horizon.as_ptr(),
+                horizon_bytes,
+            );
+        }
+    });
+}

@@ -1,0 +1,208 @@
+//! PostgreSQL 15.
+
+use std::ffi::c_char;
+
+use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
+
+/// What names a relation's files.
+pub type RelationFile = pg_sys::RelFileNode;
+
+unsafe extern "C-unwind" {
+    fn rowref_record_block(
+        record: *mut pg_sys::XLogReaderState,
+        id: u8,
+        file: *mut RelationFile,
+        block: *mut u32,
+        init_fork: *mut bool,
+    );
+    fn rowref_resolve_conflict(newest: pg_sys::TransactionId, file: *const RelationFile);
+    fn rowref_resolve_conflict_full(newest: u64, file: *const RelationFile);
+    fn log_smgrcreate(file: *const RelationFile, fork: pg_sys::ForkNumber::Type);
+}
+
+/// The database and file number of a relation's storage, as records carry it:
+/// tablespace, database, relation.
+pub(crate) fn file_numbers(file: &RelationFile) -> [u32; 3] {
+    [
+        file.spcNode.to_u32(),
+        file.dbNode.to_u32(),
+        file.relNode.to_u32(),
+    ]
+}
+
+/// The reverse of [`file_numbers`].
+pub(crate) fn file_from_numbers([tablespace, database, relation]: [u32; 3]) -> RelationFile {
+    RelationFile {
+        spcNode: tablespace.into(),
+        dbNode: database.into(),
+        relNode: relation.into(),
+    }
+}
+
+/// Where an open relation's storage lies.
+///
+/// # Safety
+/// `relation` is open.
+pub unsafe fn file_of(relation: pg_sys::Relation) -> RelationFile {
+    // SAFETY: the caller's promise.
+    unsafe { (*relation).rd_node }
+}
+
+/// The file, block and "is it an init fork" of a record's block reference.
+///
+/// # Safety
+/// `record` is being replayed and has the reference.
+pub(crate) unsafe fn record_block(
+    record: *mut pg_sys::XLogReaderState,
+    id: u8,
+) -> (RelationFile, u32, bool) {
+    let mut file = RelationFile::default();
+    let (mut block, mut init_fork) = (0, false);
+    // SAFETY: reads the decoded record only; the caller vouches for it.
+    unsafe { rowref_record_block(record, id, &mut file, &mut block, &mut init_fork) };
+    (file, block, init_fork)
+}
+
+/// On a standby: waits for, or cancels, queries to which `newest` may count
+/// as running.
+pub(crate) fn resolve_conflict(newest: pg_sys::TransactionId, file: &RelationFile) {
+    // SAFETY: a plain call with values; called in the startup process.
+    unsafe { guarded(|| rowref_resolve_conflict(newest, file)) }
+}
+
+/// As [`resolve_conflict`], for an id with its epoch.
+pub(crate) fn resolve_conflict_full(newest: u64, file: &RelationFile) {
+    // SAFETY: as above.
+    unsafe { guarded(|| rowref_resolve_conflict_full(newest, file)) }
+}
+
+/// Writes one page, given whole, at a block.
+pub(crate) type WritePage<'w> = dyn FnMut(u32, &mut [u8]) + 'w;
+
+/// Makes the files of a new relation. `fill` is given a function that appends
+/// a page image to the main fork, and for an unlogged relation is called once
+/// more for the init fork.
+///
+/// # Safety
+/// `file` names storage that does not exist yet; called within a transaction.
+pub(crate) unsafe fn create_files(
+    file: &RelationFile,
+    persistence: c_char,
+    log: bool,
+    fill: &mut dyn FnMut(&mut WritePage<'_>),
+) {
+    // SAFETY: plain calls on storage that only this transaction knows.
+    unsafe {
+        let storage = pg_sys::RelationCreateStorage(*file, persistence, true);
+        fill(&mut |block, page| {
+            write_page(
+                storage,
+                file,
+                pg_sys::ForkNumber::MAIN_FORKNUM,
+                block,
+                page,
+                log,
+            )
+        });
+        if persistence as u8 == pg_sys::RELPERSISTENCE_UNLOGGED {
+            let fork = pg_sys::ForkNumber::INIT_FORKNUM;
+            pg_sys::smgrcreate(storage, fork, false);
+            guarded(|| log_smgrcreate(file, fork));
+            fill(&mut |block, page| write_page(storage, file, fork, block, page, true));
+            // Recovery may remove and re-create the file while replaying
+            // something older, so it must not rest on a checkpoint alone.
+            pg_sys::smgrimmedsync(storage, fork);
+        }
+        pg_sys::smgrclose(storage);
+    }
+}
+
+/// Appends one page past the buffers. It is written, and its fsync asked for,
+/// *before* it is logged: a checkpoint that starts behind the record then
+/// covers the write, and one that starts before it replays the record.
+///
+/// # Safety
+/// As [`create_files`]; `page` is a whole page, aligned.
+unsafe fn write_page(
+    storage: pg_sys::SMgrRelation,
+    file: &RelationFile,
+    fork: pg_sys::ForkNumber::Type,
+    block: u32,
+    page: &mut [u8],
+    log: bool,
+) {
+    let mut file = *file;
+    let page = page.as_mut_ptr().cast::<c_char>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::PageSetChecksumInplace(page, block);
+        pg_sys::smgrextend(storage, fork, block, page, false);
+        if log {
+            pg_sys::log_newpage(&mut file, fork, block, page, true);
+        }
+    }
+}
+
+/// Copies all forks of a relation to new storage (ALTER TABLE … SET
+/// TABLESPACE), as PostgreSQL's heap does.
+///
+/// # Safety
+/// `relation` is open and locked exclusively; `file` does not exist yet.
+pub unsafe fn copy_files(relation: pg_sys::Relation, file: &RelationFile) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let persistence = (*(*relation).rd_rel).relpersistence;
+        // What other backends have in shared buffers has to be in the files
+        // that are about to be read; nobody can dirty it again.
+        pg_sys::FlushRelationBuffers(relation);
+        let to = pg_sys::RelationCreateStorage(*file, persistence, true);
+        let from = pg_sys::smgropen((*relation).rd_node, (*relation).rd_backend);
+        pg_sys::RelationCopyStorage(from, to, pg_sys::ForkNumber::MAIN_FORKNUM, persistence);
+        for fork in [
+            pg_sys::ForkNumber::FSM_FORKNUM,
+            pg_sys::ForkNumber::VISIBILITYMAP_FORKNUM,
+            pg_sys::ForkNumber::INIT_FORKNUM,
+        ] {
+            if !pg_sys::smgrexists(from, fork) {
+                continue;
+            }
+            pg_sys::smgrcreate(to, fork, false);
+            let permanent = persistence as u8 == pg_sys::RELPERSISTENCE_PERMANENT;
+            let unlogged_init = persistence as u8 == pg_sys::RELPERSISTENCE_UNLOGGED
+                && fork == pg_sys::ForkNumber::INIT_FORKNUM;
+            if permanent || unlogged_init {
+                guarded(|| log_smgrcreate(file, fork));
+            }
+            pg_sys::RelationCopyStorage(from, to, fork, persistence);
+        }
+        pg_sys::RelationDropStorage(relation);
+        pg_sys::smgrclose(to);
+    }
+}
+
+/// Hooks the request for shared memory into the server's start.
+///
+/// # Safety
+/// Called while `shared_preload_libraries` are being loaded.
+pub(crate) unsafe fn on_shmem_request(request: unsafe extern "C-unwind" fn()) {
+    // SAFETY: single-threaded start-up, as the caller promises.
+    unsafe {
+        PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
+        REQUEST = Some(request);
+        pg_sys::shmem_request_hook = Some(requested);
+    }
+}
+
+type Hook = Option<unsafe extern "C-unwind" fn()>;
+static mut PREVIOUS_REQUEST: Hook = None;
+static mut REQUEST: Hook = None;
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn requested() {
+    // SAFETY: written once, before the server calls this.
+    let hooks = unsafe { [PREVIOUS_REQUEST, REQUEST] };
+    for hook in hooks.into_iter().flatten() {
+        // SAFETY: hooks of the server's own type.
+        unsafe { guarded(|| hook()) };
+    }
+}

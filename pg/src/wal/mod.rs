@@ -1,0 +1,90 @@
+//! The WAL resource manager: what PostgreSQL calls to replay, describe and
+//! compare this project's records. The format, the locks of redo and the
+//! choice of the id are in `README.md` beside this file.
+
+mod describe;
+mod mask;
+mod redo;
+
+use engine::BlockNumber;
+use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
+
+use crate::version::server::{self, RelationFile};
+
+/// The resource manager's number in the log. A published constant: it must
+/// never change, or existing logs and base backups cannot be replayed.
+pub const MANAGER_ID: u8 = 166;
+
+/// The resource manager's name, for `wal_consistency_checking` and messages.
+pub const MANAGER_NAME: &std::ffi::CStr = c"pg_rowref";
+
+/// Registers the resource manager with the server, which refuses to start,
+/// and names the other library, if the number is taken.
+///
+/// # Safety
+/// Called from `_PG_init` while `shared_preload_libraries` are being loaded.
+pub unsafe fn register() {
+    let mut manager = pg_sys::RmgrData {
+        rm_name: MANAGER_NAME.as_ptr(),
+        rm_redo: Some(redo::redo),
+        rm_desc: Some(describe::describe),
+        rm_identify: Some(describe::identify),
+        rm_startup: None,
+        rm_cleanup: None,
+        rm_mask: Some(mask::mask),
+        rm_decode: None,
+    };
+    // SAFETY: the server copies the structure; the name is static.
+    unsafe { guarded(|| pg_sys::RegisterCustomRmgr(MANAGER_ID, &mut manager)) };
+}
+
+/// A record without blocks: a deleted page is about to be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReuseNotice {
+    /// Tablespace, database and file number.
+    pub file: [u32; 3],
+    /// The page.
+    pub block: BlockNumber,
+    /// What was stamped on it when it was deleted.
+    pub stamp: u64,
+}
+
+impl ReuseNotice {
+    /// Bytes of the encoded form.
+    pub const BYTES: usize = 3 * 4 + 4 + 8;
+
+    /// `[tablespace][database][file][block] u32 each, [stamp] u64`.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let words = [self.file[0], self.file[1], self.file[2], self.block.0];
+        for (nth, word) in words.into_iter().enumerate() {
+            bytes[4 * nth..4 * nth + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        bytes[16..].copy_from_slice(&self.stamp.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the encoded form.
+    pub fn decode(bytes: &[u8]) -> Option<ReuseNotice> {
+        let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
+        let word = |nth: usize| {
+            u32::from_le_bytes([
+                bytes[4 * nth],
+                bytes[4 * nth + 1],
+                bytes[4 * nth + 2],
+                bytes[4 * nth + 3],
+            ])
+        };
+        let (_, stamp) = bytes.split_last_chunk::<8>()?;
+        Some(ReuseNotice {
+            file: [word(0), word(1), word(2)],
+            block: BlockNumber(word(3)),
+            stamp: u64::from_le_bytes(*stamp),
+        })
+    }
+
+    /// The relation's files.
+    pub fn relation_file(&self) -> RelationFile {
+        server::file_from_numbers(self.file)
+    }
+}
