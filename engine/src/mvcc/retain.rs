@@ -52,8 +52,12 @@ pub fn retain(
                 }
                 Some(false) => Fate::Remove,
                 // Several versions of one ended transaction: nobody but it
-                // could ever tell the older ones apart (rule 5).
-                Some(true) if superseder == head.xmin => Fate::Remove,
+                // could ever tell the older ones apart (rule 5). But where a
+                // row ended and another began at the same key, a walk along
+                // the chain from an older version has to stop (rule 3).
+                Some(true) if superseder == head.xmin && head.kind() == EntryKind::Put => {
+                    Fate::Remove
+                }
                 Some(true) => {
                     superseder = head.xmin;
                     if head.has(bit::FROZEN) || transactions.visible_to_all(head.xmin) {
@@ -75,7 +79,9 @@ pub fn retain(
     } else if !head.has(bit::FROZEN) {
         fates[nth] = Fate::Freeze;
     }
-    if fates[nth] != Fate::Keep || removes_older {
+    // What is frozen already was so by a record with this horizon, and its
+    // xmin may be too old to be compared.
+    if !head.has(bit::FROZEN) && (fates[nth] != Fate::Keep || removes_older) {
         horizon = horizon.newer_of(head.xmin);
     }
     horizon

@@ -11,6 +11,7 @@ use super::{
     PageKind, SLOT_BYTES, SPECIAL_BYTES, flag, head_of, special, u16_at,
 };
 use crate::store::LSN_BYTES;
+use crate::types::BlockNumber;
 
 /// Room to build a page in, of the store's page size, made once.
 pub struct Scratch {
@@ -31,6 +32,10 @@ impl Scratch {
 pub type Mismatch = &'static str;
 
 /// Applies the encoded operations of one block to its bytes behind the LSN.
+///
+/// Whatever the operations and the page hold, it answers with `Err` and never
+/// panics: redo runs it on what it finds on disk. After an `Err` the page may
+/// be half changed.
 pub fn apply(bytes: &mut [u8], ops: &[u8], scratch: &mut Scratch) -> Result<(), Mismatch> {
     for op in op::read(ops) {
         let op = op.ok_or("an operation cannot be read")?;
@@ -40,6 +45,22 @@ pub fn apply(bytes: &mut [u8], ops: &[u8], scratch: &mut Scratch) -> Result<(), 
 }
 
 fn apply_one(bytes: &mut [u8], op: Op<'_>, scratch: &mut Scratch) -> Result<(), Mismatch> {
+    let kind = match op {
+        Op::Format(_) => PageKind::Deleted,
+        // Everything below relies on the header's being in order.
+        _ => Page::open(bytes, BlockNumber::NONE)
+            .map_err(|_| "the page cannot be read")?
+            .kind(),
+    };
+    let holds_cells = matches!(kind, PageKind::Leaf | PageKind::Inner);
+    match op {
+        Op::Format(_) | Op::Links { .. } | Op::Flags { .. } => {}
+        Op::Meta { .. } if kind != PageKind::Meta => return Err("not a metapage"),
+        Op::Meta { .. } => {}
+        Op::InsertLike { .. } if kind != PageKind::Leaf => return Err("not a leaf"),
+        _ if !holds_cells => return Err("a page of this kind holds no cells"),
+        _ => {}
+    }
     match op {
         Op::Format(format) => PageMut { bytes }.format(&format),
         Op::Insert {
@@ -117,7 +138,7 @@ fn apply_one(bytes: &mut [u8], op: Op<'_>, scratch: &mut Scratch) -> Result<(), 
         }
         Op::Meta { body } => {
             let end = HEADER_BYTES + body.len();
-            if end > view(bytes).special_at() {
+            if end > view(bytes).upper() {
                 return Err("a metapage body larger than a page");
             }
             let mut page = PageMut { bytes };
@@ -269,27 +290,33 @@ impl PageMut<'_> {
 /// The head of the cell that is about to stand in `slot`, of a page on which
 /// the slots behind it are already in place.
 fn head_for(page: Page<'_>, slot: usize, key_below: bool, cell: &[u8]) -> Result<u32, Mismatch> {
-    if !page.has(flag::ORDERED) {
-        return Ok(0);
-    }
+    let suffix = readable(page, key_below, cell)?;
     if key_below {
         if slot + 1 >= page.slot_count() {
             return Err("a cell without a key at the end of a page");
         }
         return Ok(page.slot(slot + 1).head);
     }
+    Ok(if page.has(flag::ORDERED) {
+        head_of(suffix)
+    } else {
+        0
+    })
+}
+
+/// Refuses a cell that nobody could read afterwards; its key behind the page's
+/// prefix, if it has one.
+fn readable<'c>(page: Page<'_>, key_below: bool, cell: &'c [u8]) -> Result<&'c [u8], Mismatch> {
     match page.kind() {
-        PageKind::Leaf => Ok(head_of(
-            LeafCell::decode(cell, false)
-                .and_then(|cell| cell.suffix)
-                .ok_or("a leaf cell cannot be read")?,
-        )),
-        _ => Ok(head_of(
-            InnerCell::decode(cell)
-                .ok_or("an inner cell cannot be read")?
-                .position
-                .key,
-        )),
+        PageKind::Leaf => Ok(LeafCell::decode(cell, key_below)
+            .ok_or("a leaf cell cannot be read")?
+            .suffix
+            .unwrap_or(&[])),
+        _ if key_below => Err("a downlink without a key"),
+        _ => Ok(InnerCell::decode(cell)
+            .ok_or("an inner cell cannot be read")?
+            .position
+            .key),
     }
 }
 
@@ -311,7 +338,12 @@ fn make_room(bytes: &mut [u8], scratch: &mut Scratch, need: usize) -> Result<(),
         old.high(),
         0..old.slot_count(),
         |_| false,
-    )
+    )?;
+    let page = view(bytes);
+    if page.upper() - page.lower() < need {
+        return Err("the page's count of garbage is wrong");
+    }
+    Ok(())
 }
 
 /// Inserts a cell given in up to four parts.
@@ -365,10 +397,11 @@ fn insert_run(
         cells = rest;
         let at = page.take(cell.len(), 0)?;
         page.put(at, cell);
-        let head = if key_below {
-            0
+        let suffix = readable(view(page.bytes), key_below, cell)?;
+        let head = if view(page.bytes).has(flag::ORDERED) {
+            head_of(suffix)
         } else {
-            head_for(view(page.bytes), nth, false, cell)?
+            0
         };
         page.slot(nth, at, length, head);
     }
@@ -401,6 +434,9 @@ fn insert_like(
     header: &[u8],
     middle: &[u8],
 ) -> Result<(), Mismatch> {
+    if slot as usize > view(bytes).slot_count() {
+        return Err("an insertion beyond the last slot");
+    }
     if base as usize >= view(bytes).slot_count() {
         return Err("a cell resembles one that is not there");
     }
@@ -454,6 +490,11 @@ fn replace(
         return Err("a replacement beyond the last slot");
     }
     let old = page.slot(slot);
+    let (offset, length) = (old.offset as usize, old.length as usize);
+    if offset < page.upper() || offset + length > page.special_at() {
+        return Err("a slot points outside the page's cells");
+    }
+    readable(page, old.key_below, cell)?;
     let mark = if old.key_below { KEY_BELOW } else { 0 };
     let garbage = page.garbage();
     if cell.len() <= old.length as usize {
@@ -498,6 +539,13 @@ fn prune(
                 return Err("a list of slots is out of order");
             }
             last = Some(slot);
+        }
+    }
+    let mut rest = op::slots(remove).peekable();
+    for slot in op::slots(freeze) {
+        while rest.next_if(|removed| *removed < slot).is_some() {}
+        if rest.peek() == Some(&slot) {
+            return Err("a slot is both removed and frozen");
         }
     }
     let old = scratch_copy(bytes, scratch);

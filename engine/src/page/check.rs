@@ -1,11 +1,11 @@
 //! What every page promises on its own, checked without reading another.
 
-use super::{HEADER_BYTES, Page, PageKind, SLOT_BYTES};
+use super::{HEADER_BYTES, Page, PageKind, SLOT_BYTES, flag, head_of};
 use crate::error::{Error, Result};
 use crate::types::BlockNumber;
 
 /// Checks that cells and fences lie inside the page, overlap nowhere, decode,
-/// and that free space is accounted for. Order is the tree's affair.
+/// that slots carry their keys' heads, and that free space is accounted for. Order is the tree's affair.
 pub fn check(bytes: &[u8], block: BlockNumber) -> Result<()> {
     let page = Page::open(bytes, block)?;
     if matches!(page.kind(), PageKind::Meta | PageKind::Deleted) {
@@ -37,11 +37,23 @@ pub fn check(bytes: &[u8], block: BlockNumber) -> Result<()> {
         match page.kind() {
             PageKind::Leaf => {
                 page.leaf_cell(nth, block)?;
-                page.suffix(nth, block)?;
             }
-            _ => {
-                page.inner_cell(nth, block)?;
+            _ if slot.key_below => {
+                return Err(bad(format!("downlink {nth} has no key")));
             }
+            _ => {}
+        }
+        let suffix = match page.kind() {
+            PageKind::Leaf => page.suffix(nth, block)?,
+            _ => page.inner_cell(nth, block)?.position.key,
+        };
+        let head = if page.has(flag::ORDERED) {
+            head_of(suffix)
+        } else {
+            0
+        };
+        if slot.head != head {
+            return Err(bad(format!("slot {nth} carries another key's head")));
         }
     }
     extents.sort_unstable();
