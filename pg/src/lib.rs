@@ -1,11 +1,13 @@
 //! The one place that wraps PostgreSQL: pages in shared buffers, the WAL
-//! resource manager, snapshots and transaction status, errors, settings and
-//! shared memory. It stands above `engine` and `rowref`, whose traits it
-//! implements, and below `am` and `index`, which see the server through it.
+//! resource manager, snapshots and transaction status, rows and slots, errors,
+//! settings and shared memory. It stands above `engine` and `rowref`, whose
+//! traits it implements, and below `am` and `index`, which see the server
+//! through it.
 
 pub mod error;
 mod ffi;
 pub mod guc;
+pub mod row;
 pub mod shmem;
 pub mod store;
 pub mod version;

@@ -1,0 +1,95 @@
+//! What must be known of a column to find it in a row without the catalogs.
+
+use pgrx::pg_sys;
+
+/// Where a column's value is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The key column with this number, from 0.
+    Key(u16),
+    /// The payload column with this number, from 0: its bit in the bitmap.
+    Payload(u16),
+}
+
+/// One column of the table, copied out of its descriptor.
+#[derive(Debug, Clone, Copy)]
+pub struct Attribute {
+    /// Bytes of a value; -1 for a varlena, -2 for a C string.
+    pub length: i16,
+    /// The boundary its values start at: 1, 2, 4 or 8 bytes.
+    pub align: u8,
+    /// Whether the datum is the value and not a pointer to it.
+    pub by_value: bool,
+    /// Whether a short varlena header may replace the long one (its storage is
+    /// not PLAIN).
+    pub packable: bool,
+    /// Whether it was dropped; new rows hold a null for it.
+    pub dropped: bool,
+    /// Where to read it.
+    pub source: Source,
+    /// Its offset in the payload when no column before it is null; -1 when a
+    /// column of varying length comes first.
+    pub cached_offset: i32,
+}
+
+impl Attribute {
+    /// Copies what matters. `source` and `cached_offset` are settled by
+    /// [`settle`] when all columns are known.
+    pub(super) fn of(form: &pg_sys::FormData_pg_attribute) -> Attribute {
+        Attribute {
+            length: form.attlen,
+            align: align_bytes(form.attalign),
+            by_value: form.attbyval,
+            packable: form.attstorage as u8 != b'p',
+            dropped: form.attisdropped,
+            source: Source::Payload(0),
+            cached_offset: -1,
+        }
+    }
+}
+
+/// The width of an alignment letter.
+pub(super) fn align_bytes(letter: std::ffi::c_char) -> u8 {
+    match letter as u8 {
+        b'c' => 1,
+        b's' => 2,
+        b'd' => 8,
+        _ => 4,
+    }
+}
+
+/// The next multiple of a power of two.
+#[inline(always)]
+pub(super) fn align_up(offset: usize, align: u8) -> usize {
+    let mask = usize::from(align) - 1;
+    (offset + mask) & !mask
+}
+
+/// Numbers the payload columns, those of `attributes` that `key_source` does
+/// not place in the key, and finds the offsets that every row without nulls
+/// shares.
+pub(super) fn settle(attributes: &mut [Attribute], key_source: impl Fn(usize) -> Option<u16>) {
+    let mut number = 0;
+    let mut offset = Some(0usize);
+    for (index, attribute) in attributes.iter_mut().enumerate() {
+        if let Some(column) = key_source(index) {
+            attribute.source = Source::Key(column);
+            continue;
+        }
+        attribute.source = Source::Payload(number);
+        number += 1;
+        offset = offset.and_then(|at| {
+            let start = align_up(at, attribute.align);
+            if attribute.length > 0 {
+                attribute.cached_offset = start as i32;
+                return Some(start + attribute.length as usize);
+            }
+            // A value of varying length begins at a known place only if no
+            // padding can be there: a short one is not aligned.
+            if start == at {
+                attribute.cached_offset = start as i32;
+            }
+            None
+        });
+    }
+}

@@ -1,0 +1,235 @@
+//! The layout of one table: its organization and its columns as they are now.
+
+use std::ptr::NonNull;
+
+use pgrx::pg_sys;
+
+use super::attribute::{self, Attribute, Source};
+use super::{KeyOrder, Organization};
+
+/// How the rows of one table are stored. Immutable; a changed table gets a new
+/// one. Obtained from [`super::of_relation`], or [`super::keep`] for one that
+/// is not in the catalogs yet.
+pub struct TableLayout {
+    pub(super) relation: pg_sys::Oid,
+    pub(super) attributes: Box<[Attribute]>,
+    /// What a row that was written before a column existed shows for it.
+    pub(super) missing: Box<[Missing]>,
+    pub(super) order: KeyOrder,
+    /// Where a key column begins, if all columns before it have fixed widths.
+    pub(super) key_offsets: Box<[Option<u32>]>,
+    pub(super) payload_columns: usize,
+    /// Arena bytes that key columns may need beyond the bytes of the key; none
+    /// if no column read from the key needs any.
+    pub(super) arena_overhead: Option<usize>,
+    /// Holds the values in `missing`.
+    _missing_memory: Option<Context>,
+}
+
+/// The value of a column that a row does not have.
+#[derive(Clone, Copy)]
+pub(super) struct Missing {
+    pub(super) value: pg_sys::Datum,
+    pub(super) is_null: bool,
+}
+
+impl Missing {
+    const NULL: Missing = Missing {
+        value: pg_sys::Datum::null(),
+        is_null: true,
+    };
+}
+
+/// A memory context that dies with its owner.
+pub(super) struct Context(NonNull<pg_sys::MemoryContextData>);
+
+impl Context {
+    /// A context that lives beside the server's caches.
+    pub(super) fn new() -> Context {
+        // SAFETY: CacheMemoryContext is there once a backend runs; the name is
+        // a constant, as the function demands.
+        let context = unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CacheMemoryContext,
+                c"rowref table layout".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+            )
+        };
+        Context(NonNull::new(context).expect("the server raises an error instead"))
+    }
+
+    pub(super) fn as_ptr(&self) -> pg_sys::MemoryContext {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: made by `new` and deleted only here.
+        unsafe { pg_sys::MemoryContextDelete(self.as_ptr()) }
+    }
+}
+
+impl TableLayout {
+    /// The layout of an open table whose rows are organized as its metapage says.
+    ///
+    /// # Safety
+    /// `table` is an open relation.
+    pub unsafe fn new(table: pg_sys::Relation, organization: Organization) -> TableLayout {
+        // SAFETY: an open relation has a descriptor with natts columns.
+        let (relation, attributes, (missing, memory)) = unsafe {
+            let descriptor = (*table).rd_att;
+            let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
+            let forms = (*descriptor).attrs.as_slice(natts);
+            (
+                (*table).rd_id,
+                forms.iter().map(Attribute::of).collect(),
+                missing_values(descriptor, forms),
+            )
+        };
+        Self::assemble(relation, attributes, missing, memory, organization)
+    }
+
+    /// The pure part of [`TableLayout::new`].
+    pub(super) fn assemble(
+        relation: pg_sys::Oid,
+        mut attributes: Vec<Attribute>,
+        missing: Vec<Missing>,
+        memory: Option<Context>,
+        organization: Organization,
+    ) -> TableLayout {
+        let columns = organization.columns();
+        attribute::settle(&mut attributes, |index| {
+            let column = columns
+                .iter()
+                .position(|column| column.attribute as usize == index + 1 && column.lossless)?;
+            Some(column as u16)
+        });
+        let payload_columns = attributes
+            .iter()
+            .filter(|attribute| matches!(attribute.source, Source::Payload(_)))
+            .count();
+        let mut fixed = Some(0u32);
+        let key_offsets = columns
+            .iter()
+            .map(|column| {
+                let at = fixed;
+                fixed = match (fixed, column.form.width_bytes()) {
+                    (Some(at), Some(width)) if !column.nullable => Some(at + width as u32),
+                    _ => None,
+                };
+                at
+            })
+            .collect();
+        let arena_overhead = columns
+            .iter()
+            .filter(|column| column.lossless && !column.by_value)
+            // Header, padding and what a padded name adds.
+            .map(|column| 16 + usize::try_from(column.length).unwrap_or(0))
+            .reduce(|a, b| a + b);
+        TableLayout {
+            relation,
+            attributes: attributes.into(),
+            missing: missing.into(),
+            order: KeyOrder::new(organization),
+            key_offsets,
+            payload_columns,
+            arena_overhead,
+            _missing_memory: memory,
+        }
+    }
+
+    /// The table.
+    pub fn relation(&self) -> pg_sys::Oid {
+        self.relation
+    }
+
+    /// What orders the rows.
+    pub fn organization(&self) -> &Organization {
+        self.order.organization()
+    }
+
+    /// The order of the keys, and how their columns are encoded.
+    pub fn order(&self) -> &KeyOrder {
+        &self.order
+    }
+
+    /// The table's columns, dropped ones included.
+    pub fn attributes(&self) -> &[Attribute] {
+        &self.attributes
+    }
+
+    /// Whether rows are organized by their hidden number.
+    pub fn is_row_id(&self) -> bool {
+        *self.organization() == Organization::RowId
+    }
+}
+
+/// Copies the values that `ALTER TABLE … ADD COLUMN … DEFAULT` left for older
+/// rows out of the relcache, whose copy dies at the next invalidation.
+///
+/// # Safety
+/// `forms` are the columns of `descriptor`, an open relation's.
+unsafe fn missing_values(
+    descriptor: pg_sys::TupleDesc,
+    forms: &[pg_sys::FormData_pg_attribute],
+) -> (Vec<Missing>, Option<Context>) {
+    let mut memory = None;
+    let missing = forms
+        .iter()
+        .map(|form| {
+            if !form.atthasmissing {
+                return Missing::NULL;
+            }
+            let mut is_null = true;
+            // SAFETY: the column has a missing value, says its flag; a value by
+            // reference is a whole, plain datum, whose size its length or its
+            // header tells.
+            unsafe {
+                let value =
+                    pg_sys::getmissingattr(descriptor, i32::from(form.attnum), &mut is_null);
+                if is_null || form.attbyval {
+                    return Missing { value, is_null };
+                }
+                let source = value.cast_mut_ptr::<u8>();
+                let size = datum_bytes(source, form.attlen);
+                let memory = memory.get_or_insert_with(Context::new);
+                let copy = pg_sys::MemoryContextAlloc(memory.as_ptr(), size).cast::<u8>();
+                copy.copy_from_nonoverlapping(source, size);
+                Missing {
+                    value: copy.into(),
+                    is_null,
+                }
+            }
+        })
+        .collect();
+    (missing, memory)
+}
+
+/// The bytes of a datum that is passed by reference and neither external nor
+/// compressed by an unknown scheme.
+///
+/// # Safety
+/// `source` points to a whole datum of a type with this length.
+unsafe fn datum_bytes(source: *const u8, length: i16) -> usize {
+    use super::varlena::{Shape, shape};
+    if length > 0 {
+        return length as usize;
+    }
+    // SAFETY: the caller vouches for a whole datum.
+    unsafe {
+        if length == -2 {
+            return std::ffi::CStr::from_ptr(source.cast())
+                .to_bytes_with_nul()
+                .len();
+        }
+        match shape(source).expect("the relcache holds whole datums") {
+            Shape::External(size)
+            | Shape::Short(size)
+            | Shape::Plain(size)
+            | Shape::Compressed(size) => size,
+        }
+    }
+}

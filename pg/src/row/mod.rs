@@ -1,0 +1,49 @@
+//! Rows: how the columns of one table are laid into key and payload bytes.
+//!
+//! A [`TableLayout`] is made once for each table and server process. Its verbs
+//! have a file each: `organize` (from an index to the description that the
+//! metapage stores), `encode`, `deform`, `compare`, `cache`. Terms, figures and
+//! reasons are in this folder's `README.md`.
+
+mod attribute;
+mod cache;
+mod compare;
+mod deform;
+mod encode;
+mod layout;
+mod organize;
+mod varlena;
+
+pub use attribute::{Attribute, Source};
+pub use cache::{forget, init, keep, of_relation};
+pub use compare::KeyOrder;
+pub use deform::{Arena, Cursor};
+pub use encode::{key_value, row_id_key};
+pub use layout::TableLayout;
+pub use organize::{KeyColumnSpec, Organization};
+
+use rowref::key::{EncodeKeyError, MalformedKey};
+
+/// Why a row cannot be laid out or read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A key column does not take this value.
+    #[error(transparent)]
+    Key(#[from] EncodeKeyError),
+    /// The key's bytes are damaged.
+    #[error(transparent)]
+    MalformedKey(#[from] MalformedKey),
+    /// The payload's bytes are damaged.
+    #[error("row payload is malformed: {0}")]
+    MalformedPayload(&'static str),
+    /// The description in the metapage is damaged or of another version.
+    #[error("row layout in the metapage cannot be read: {0}")]
+    MalformedLayout(String),
+}
+
+impl Error {
+    /// Whether stored bytes are to blame, and not the value that was given.
+    pub fn is_corruption(&self) -> bool {
+        !matches!(self, Error::Key(_))
+    }
+}
