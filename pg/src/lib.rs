@@ -7,8 +7,10 @@
 pub mod error;
 mod ffi;
 pub mod guc;
+pub mod handoff;
 pub mod row;
 pub mod shmem;
+pub mod slot;
 pub mod store;
 pub mod version;
 pub mod wal;

@@ -115,7 +115,10 @@ impl Aligned {
             return bytes.as_ptr().into();
         }
         let room = self.0.as_mut_ptr().cast::<u8>();
-        assert!(bytes.len() <= std::mem::size_of::<Self>(), "a key's datum fits a page");
+        assert!(
+            bytes.len() <= std::mem::size_of::<Self>(),
+            "a key's datum fits a page"
+        );
         // SAFETY: checked to fit.
         unsafe { room.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         room.into()

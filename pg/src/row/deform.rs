@@ -14,8 +14,7 @@ const ENDS_EARLY: Error = Error::MalformedPayload("a column reaches beyond its e
 /// How far a row has been taken apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor {
-    /// Where the bitmap lies in the payload; 0 if no column is null (a bitmap
-    /// cannot lie at 0 unless there is no data, where it is 0 all the same).
+    /// Where the bitmap lies in the payload, if a column is null.
     bitmap: Option<u32>,
     /// Where the columns' bytes end.
     data_len: u32,
@@ -28,6 +27,19 @@ pub struct Cursor {
     /// The key column at `key_position`.
     key_next: u16,
     key_position: u32,
+}
+
+impl Cursor {
+    /// Of no row.
+    pub const EMPTY: Cursor = Cursor {
+        bitmap: None,
+        data_len: 0,
+        offset: 0,
+        stored: 0,
+        slow: false,
+        key_next: 0,
+        key_position: 0,
+    };
 }
 
 /// Memory for values that lie in the key in another form. It must not move
@@ -53,7 +65,10 @@ impl Arena {
 
     fn take(&mut self, bytes: usize) -> *mut u8 {
         let at = align_up(self.used, 8);
-        assert!(at + bytes <= self.capacity, "room was made for the whole row");
+        assert!(
+            at + bytes <= self.capacity,
+            "room was made for the whole row"
+        );
         self.used = at + bytes;
         // SAFETY: within the arena, as just checked.
         unsafe { self.start.add(at) }
@@ -171,9 +186,12 @@ impl TableLayout {
         let bitmap = cursor.bitmap.map(|start| &payload[start as usize..]);
         let mut offset = cursor.offset as usize;
         let mut slow = cursor.slow;
-        let columns = self.attributes.get(from..upto).ok_or(Error::MalformedPayload(
-            "more columns are asked for than the table has",
-        ))?;
+        let columns = self
+            .attributes
+            .get(from..upto)
+            .ok_or(Error::MalformedPayload(
+                "more columns are asked for than the table has",
+            ))?;
         for (at, attribute) in (from..).zip(columns) {
             // SAFETY: the caller has made room for `upto` columns.
             let (value, null) = unsafe { (&mut *values.add(at), &mut *isnull.add(at)) };
@@ -203,8 +221,8 @@ impl TableLayout {
                 attribute.cached_offset as usize
             } else {
                 // A byte that is not zero is a short header, never padding.
-                let unaligned = attribute.length == -1
-                    && data.get(offset).is_some_and(|first| *first != 0);
+                let unaligned =
+                    attribute.length == -1 && data.get(offset).is_some_and(|first| *first != 0);
                 if unaligned {
                     offset
                 } else {

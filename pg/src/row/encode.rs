@@ -103,19 +103,18 @@ pub(super) fn read_count(payload: &[u8]) -> Option<(usize, bool, usize)> {
         return Some((small, has_nulls, rest.len()));
     }
     let (rest, count) = rest.split_last_chunk::<2>()?;
-    Some((usize::from(u16::from_le_bytes(*count)), has_nulls, rest.len()))
+    Some((
+        usize::from(u16::from_le_bytes(*count)),
+        has_nulls,
+        rest.len(),
+    ))
 }
 
 /// Appends one value as heap lays it out, `start` being offset 0.
 ///
 /// # Safety
 /// `value` is a datum of the column's type.
-unsafe fn push_value(
-    attribute: &Attribute,
-    value: pg_sys::Datum,
-    start: usize,
-    out: &mut Vec<u8>,
-) {
+unsafe fn push_value(attribute: &Attribute, value: pg_sys::Datum, start: usize, out: &mut Vec<u8>) {
     if attribute.by_value {
         pad(start, attribute.align, out);
         let bytes = value.value().to_le_bytes();
@@ -160,9 +159,7 @@ unsafe fn push_varlena(attribute: &Attribute, source: *const u8, start: usize, o
             Shape::External(size) | Shape::Short(size) => {
                 out.extend_from_slice(slice(source, size));
             }
-            Shape::Plain(size)
-                if attribute.packable && size - HEADER_BYTES < SHORT_BYTES_MAX =>
-            {
+            Shape::Plain(size) if attribute.packable && size - HEADER_BYTES < SHORT_BYTES_MAX => {
                 out.push(short_header(size - HEADER_BYTES + 1));
                 out.extend_from_slice(slice(source.add(HEADER_BYTES), size - HEADER_BYTES));
             }
@@ -230,9 +227,9 @@ pub unsafe fn key_value<'v>(
         // SAFETY: the caller vouches for the value.
         ColumnForm::Bytes | ColumnForm::Text => KeyValue::Bytes(unsafe { contents(value) }),
         // SAFETY: a name is 64 bytes without alignment.
-        ColumnForm::Name => KeyValue::Bytes(unsafe {
-            std::slice::from_raw_parts(value.cast_mut_ptr::<u8>(), 64)
-        }),
+        ColumnForm::Name => {
+            KeyValue::Bytes(unsafe { std::slice::from_raw_parts(value.cast_mut_ptr::<u8>(), 64) })
+        }
         ColumnForm::Comparator { .. } => {
             scratch.clear();
             // SAFETY: the caller vouches for the value.

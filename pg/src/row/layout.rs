@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use pgrx::pg_sys;
 
 use super::attribute::{self, Attribute, Source};
-use super::{KeyOrder, Organization};
+use super::{KeyOrder, Organization, copy_datum, datum_bytes};
 
 /// How the rows of one table are stored. Immutable; a changed table gets a new
 /// one. Obtained from [`super::of_relation`], or [`super::keep`] for one that
@@ -193,11 +193,10 @@ unsafe fn missing_values(
                 if is_null || form.attbyval {
                     return Missing { value, is_null };
                 }
-                let source = value.cast_mut_ptr::<u8>();
-                let size = datum_bytes(source, form.attlen);
+                let size = datum_bytes(value, form.attlen);
                 let memory = memory.get_or_insert_with(Context::new);
                 let copy = pg_sys::MemoryContextAlloc(memory.as_ptr(), size).cast::<u8>();
-                copy.copy_from_nonoverlapping(source, size);
+                copy_datum(value, form.attlen, copy);
                 Missing {
                     value: copy.into(),
                     is_null,
@@ -206,30 +205,4 @@ unsafe fn missing_values(
         })
         .collect();
     (missing, memory)
-}
-
-/// The bytes of a datum that is passed by reference and neither external nor
-/// compressed by an unknown scheme.
-///
-/// # Safety
-/// `source` points to a whole datum of a type with this length.
-unsafe fn datum_bytes(source: *const u8, length: i16) -> usize {
-    use super::varlena::{Shape, shape};
-    if length > 0 {
-        return length as usize;
-    }
-    // SAFETY: the caller vouches for a whole datum.
-    unsafe {
-        if length == -2 {
-            return std::ffi::CStr::from_ptr(source.cast())
-                .to_bytes_with_nul()
-                .len();
-        }
-        match shape(source).expect("the relcache holds whole datums") {
-            Shape::External(size)
-            | Shape::Short(size)
-            | Shape::Plain(size)
-            | Shape::Compressed(size) => size,
-        }
-    }
 }

@@ -8,6 +8,7 @@
 mod attribute;
 mod cache;
 mod compare;
+mod datum;
 mod deform;
 mod encode;
 mod layout;
@@ -17,6 +18,7 @@ mod varlena;
 pub use attribute::{Attribute, Source};
 pub use cache::{forget, init, keep, of_relation};
 pub use compare::KeyOrder;
+pub use datum::{copy_datum, datum_bytes};
 pub use deform::{Arena, Cursor};
 pub use encode::{key_value, row_id_key};
 pub use layout::TableLayout;

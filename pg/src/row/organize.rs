@@ -149,7 +149,9 @@ impl Organization {
             )));
         }
         if stored.columns.is_empty() || stored.columns.len() > pg_sys::INDEX_MAX_KEYS as usize {
-            return Err(Error::MalformedLayout("its key has no columns, or too many".into()));
+            return Err(Error::MalformedLayout(
+                "its key has no columns, or too many".into(),
+            ));
         }
         let columns = stored.columns.iter().map(KeyColumnSpec::try_from);
         Ok(Organization::Key {
