@@ -37,7 +37,7 @@ pub struct Options {
 
 impl Options {
     /// For tests: the access method of the environment, no `fsync` (a killed
-    /// process loses nothing the kernel has), no log of STATEMENTs lost.
+    /// process loses nothing the kernel has).
     pub fn test() -> Options {
         Options {
             access_method: crate::access_method(),
@@ -45,6 +45,8 @@ impl Options {
             outlives_us: false,
         }
         .set("fsync", "off")
+        // A standby that is slower than the load must still find its WAL.
+        .set("wal_keep_size", "2GB")
     }
 
     /// For measuring and for use: the server's own defaults.
@@ -195,7 +197,7 @@ impl Cluster {
         let mut text = format!(
             "listen_addresses = ''\nport = {PORT}\nunix_socket_directories = '{}'\n\
              log_line_prefix = '%m [%p] '\nlog_timezone = UTC\nmax_connections = 60\n\
-             jit = off\nwal_keep_size = 2GB\n",
+             jit = off\n",
             self.socket.display()
         );
         if let (Some(stage), Some(library)) =

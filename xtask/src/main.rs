@@ -8,9 +8,11 @@
 
 mod cargo;
 mod check;
+mod demo;
 mod install;
 mod prepare;
 mod server;
+mod table;
 mod test;
 
 use std::path::PathBuf;
@@ -36,6 +38,8 @@ enum Command {
     Check,
     /// Every test; ends with `N passed, N failed`.
     Test(test::Choice),
+    /// The main job on real data: load, compare with heap, crash, verify.
+    Demo,
     /// A private server with the extension preloaded.
     Server {
         #[command(subcommand)]
@@ -57,6 +61,7 @@ fn run(arguments: Arguments) -> Result<bool> {
     match arguments.command {
         Command::Check => check::run(),
         Command::Test(choice) => test::run(am, &choice),
+        Command::Demo => demo::run(am),
         Command::Server { action } => server::run(am, &action),
         Command::Install { pg_config, destdir } => install::run(&pg_config, destdir.as_deref()),
     }

@@ -48,7 +48,9 @@ pub fn open(am: &str, build: bool) -> Result<Cluster> {
     } else {
         Installation::plain()?
     };
-    let mut options = Options::plain(am);
+    let mut options = Options::plain(am)
+        .set("shared_buffers", "256MB")
+        .set("max_wal_size", "4GB");
     options.outlives_us = true;
     Cluster::open(installation, &directory()?, options)
 }
