@@ -1,1 +1,163 @@
-//! btree
+//! The tree: a Lehman–Yao B-link tree whose leaves hold the versions of the
+//! store, ordered by key and, within a key, newest first.
+//!
+//! Read `README.md` here first: terms, invariants, lock order, crash states,
+//! and why every interleaving of scans, splits and merges is right.
+
+mod bulk;
+mod cells;
+pub mod check;
+mod descend;
+mod downlink;
+mod insert;
+mod measure;
+mod merge;
+mod meta;
+mod plan;
+mod run;
+pub mod search;
+mod split;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+
+use crate::compare::Compare;
+use crate::error::{Error, Result};
+use crate::page::op::Ops;
+use crate::record::{Record, RecordKind};
+use crate::store::PageStore;
+use crate::types::{BlockNumber, Level, Xid};
+
+pub use bulk::Bulk;
+pub use insert::{NewEntry, RunEntry};
+pub use meta::{FORMAT_VERSION, MAGIC, Meta};
+pub use search::Target;
+
+/// Percent of a page that an ascending load and a bulk build fill.
+pub const FILL_PERCENT: usize = 90;
+/// Percent of a page that two leaves may fill together to be merged.
+pub const MERGE_PERCENT: usize = 70;
+
+/// Names of the points at which a test may stop a session (`PageStore::pace`).
+pub mod point {
+    /// A page is split, and its downlink is missing; the left half is locked.
+    pub const SPLIT_BEFORE_DOWNLINK: &str = "btree: split before downlink";
+    /// All pages of a merge are locked and nothing has changed.
+    pub const MERGE_BEFORE_COMMIT: &str = "btree: merge before commit";
+    /// A leaf was looked at without a lock on its left sibling.
+    pub const MERGE_BEFORE_LOCKS: &str = "btree: merge before locks";
+}
+
+/// One tree in one page store, as one session uses it.
+///
+/// It caches where the root and the rightmost leaf were; both are verified on
+/// use (rule 31), so that a `Tree` may live as long as its session likes.
+pub struct Tree<'t, S: PageStore, C: Compare> {
+    /// Where the pages are.
+    pub store: &'t S,
+    /// The order of keys.
+    pub compare: &'t C,
+    root: Cell<Option<(BlockNumber, Level)>>,
+    rightmost: Cell<Option<BlockNumber>>,
+}
+
+/// A leaf that nobody else sees, and the way that led to it.
+pub struct Leaf<'t, S: PageStore + 't> {
+    /// The locked page.
+    pub guard: S::Exclusive<'t>,
+    path: Path,
+}
+
+/// The inner pages that a descent went through: hints, one for each level.
+/// Inner pages are never deleted, so a hint is at worst too far left.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    at_level: [BlockNumber; Path::LEVELS],
+}
+
+impl Path {
+    /// Levels that are remembered; those above are found by descent.
+    const LEVELS: usize = 12;
+
+    fn new() -> Path {
+        Path {
+            at_level: [BlockNumber::NONE; Path::LEVELS],
+        }
+    }
+
+    fn remember(&mut self, level: Level, block: BlockNumber) {
+        if let Some(hint) = self.at_level.get_mut(level.0 as usize) {
+            *hint = block;
+        }
+    }
+
+    fn hint(&self, level: Level) -> Option<BlockNumber> {
+        self.at_level
+            .get(level.0 as usize)
+            .copied()
+            .filter(|block| block.is_some())
+    }
+}
+
+impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
+    /// A session's view of the tree in `store`.
+    pub fn new(store: &'t S, compare: &'t C) -> Self {
+        Tree {
+            store,
+            compare,
+            root: Cell::new(None),
+            rightmost: Cell::new(None),
+        }
+    }
+
+    /// As [`Tree::new`], with the root that an earlier [`Tree`] knew.
+    pub fn with_root(store: &'t S, compare: &'t C, root: Option<(BlockNumber, Level)>) -> Self {
+        let tree = Self::new(store, compare);
+        tree.root.set(root);
+        tree
+    }
+
+    /// The root as far as this session knows it, to be handed to
+    /// [`Tree::with_root`].
+    pub fn known_root(&self) -> Option<(BlockNumber, Level)> {
+        self.root.get()
+    }
+
+    /// The root, from the cache or the metapage; to be verified on arrival.
+    fn root(&self) -> Result<(BlockNumber, Level)> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        let meta = self.meta()?;
+        let root = (BlockNumber(meta.root), Level(meta.root_level));
+        if !root.0.is_some() {
+            return Err(Error::corrupt(
+                BlockNumber::META,
+                "the tree has no root: its bulk build was never finished",
+            ));
+        }
+        self.root.set(Some(root));
+        Ok(root)
+    }
+
+    /// Commits a record of this one leaf: pruning, a row lock, a status
+    /// change. `horizon` is the record's conflict horizon (rule 30).
+    pub fn commit_leaf(&self, leaf: &mut Leaf<'t, S>, kind: RecordKind, ops: Ops, horizon: Xid) {
+        let record = Record::new(kind)
+            .change(leaf.block(self.store), ops)
+            .horizon(horizon);
+        self.store.commit(&record, &mut [&mut leaf.guard]);
+    }
+
+    fn lost(&self, at: BlockNumber) -> Error {
+        Error::corrupt(at, "a descent from the root does not arrive")
+    }
+}
+
+impl<'t, S: PageStore> Leaf<'t, S> {
+    /// Which block it is.
+    pub fn block(&self, store: &S) -> BlockNumber {
+        store.block_of(&self.guard)
+    }
+}

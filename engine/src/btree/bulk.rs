@@ -1,0 +1,376 @@
+//! Building a tree from sorted entries, bottom up, into a fresh relation.
+
+use std::ops::Range;
+
+use super::cells::Cells;
+use super::measure::{
+    check_limits, fence_len, fill_bytes, key_len, keyless_len, prefix_len, usable_bytes,
+};
+use super::meta::Meta;
+use super::plan::separator;
+use crate::compare::Compare;
+use crate::error::{Error, Result};
+use crate::page::cell::Head;
+use crate::page::op::{Format, Ops};
+use crate::page::{PageKind, Position, PositionBuf, SLOT_BYTES, flag};
+use crate::record::{Record, RecordKind};
+use crate::store::PageStore;
+use crate::types::{BlockNumber, Level, Sequence, SlotNumber};
+
+/// What a level's page will hold in one slot.
+#[derive(Clone, Copy)]
+enum What {
+    Version(Head),
+    Downlink(BlockNumber, Option<Sequence>),
+}
+
+struct Pending {
+    what: What,
+    key: Range<usize>,
+    body: Range<usize>,
+}
+
+/// A level of the tree, its last pages not written yet.
+#[derive(Default)]
+struct Row {
+    entries: Vec<Pending>,
+    /// Keys and bodies of `entries`.
+    data: Vec<u8>,
+    /// Where the next page begins.
+    low: Option<PositionBuf>,
+    /// The page written last.
+    left: Option<BlockNumber>,
+    /// Bytes of `entries` with whole keys, and how many have one.
+    whole_bytes: usize,
+    own_keys: usize,
+}
+
+impl Row {
+    fn key(&self, nth: usize) -> &[u8] {
+        &self.data[self.entries[nth].key.clone()]
+    }
+
+    fn position(&self, nth: usize) -> Position<'_> {
+        Position {
+            key: self.key(nth),
+            sequence: match self.entries[nth].what {
+                What::Version(head) => Some(head.sequence),
+                What::Downlink(_, sequence) => sequence,
+            },
+        }
+    }
+
+    /// Whether two neighbours have the very same key, so that the first need
+    /// not hold it.
+    fn shares_key(&self, nth: usize) -> bool {
+        matches!(self.entries[nth].what, What::Version(_)) && self.key(nth) == self.key(nth + 1)
+    }
+
+    /// Bytes of an entry, slot and its own key included, behind a prefix.
+    fn entry_bytes(&self, nth: usize, prefix_len: usize, below: bool) -> usize {
+        let entry = &self.entries[nth];
+        let suffix_len = entry.key.len() - prefix_len;
+        SLOT_BYTES
+            + match entry.what {
+                What::Version(head) => {
+                    let key = if below { 0 } else { key_len(suffix_len) };
+                    keyless_len(head, entry.body.len()) + key
+                }
+                What::Downlink(_, sequence) => {
+                    5 + if sequence.is_some() { 8 } else { 0 } + suffix_len
+                }
+            }
+    }
+}
+
+/// A bulk build: entries are added in order, pages are written as they fill.
+///
+/// Until [`Bulk::finish`] the metapage names no root, so that nobody can take
+/// the unfinished tree for a whole one; if the build fails its caller drops
+/// the relation.
+pub struct Bulk<'t, S: PageStore, C: Compare> {
+    store: &'t S,
+    compare: &'t C,
+    meta: Meta,
+    rows: Vec<Row>,
+}
+
+impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
+    /// Starts in a relation that has no blocks yet.
+    pub fn new(store: &'t S, compare: &'t C, layout: &[u8]) -> Result<Self> {
+        let meta = Meta::new(layout, compare.ordered(), BlockNumber::NONE, Level::LEAF);
+        let ops = meta.init(store.page_size())?;
+        let mut metapage = store.allocate()?;
+        assert_eq!(store.block_of(&metapage), BlockNumber::META);
+        let record = Record::new(RecordKind::Create).init(BlockNumber::META, ops);
+        store.commit(&record, &mut [&mut metapage]);
+        Ok(Bulk {
+            store,
+            compare,
+            meta,
+            rows: vec![Row::default()],
+        })
+    }
+
+    /// Sets the first hidden row id that the finished relation will lease.
+    pub fn set_next_row_id(&mut self, next: u64) {
+        self.meta.next_row_id = next;
+    }
+
+    /// Adds an entry behind all others: by key, and of one key the newest
+    /// first.
+    pub fn add(&mut self, head: Head, key: &[u8], body: &[u8]) -> Result<()> {
+        check_limits(self.store.page_size(), head, key, body)?;
+        self.push(0, What::Version(head), key, body)
+    }
+
+    /// Writes what remains and makes the tree known.
+    pub fn finish(mut self) -> Result<()> {
+        let mut level = 0;
+        let root = loop {
+            let count = self.fit(level)?;
+            let only = self.rows[level].left.is_none();
+            let block = self.write(level, count, None, only)?;
+            if only {
+                break block;
+            }
+            level += 1;
+        };
+        self.meta.root = root.0;
+        self.meta.root_level = level as u8;
+        let mut metapage = self.store.lock(BlockNumber::META)?;
+        let record = Record::new(RecordKind::Meta)
+            .change(BlockNumber::META, Ops::new().meta(&self.meta.encode()?));
+        self.store.commit(&record, &mut [&mut metapage]);
+        Ok(())
+    }
+
+    fn push(&mut self, level: usize, what: What, key: &[u8], body: &[u8]) -> Result<()> {
+        if level == self.rows.len() {
+            self.rows.push(Row::default());
+        }
+        let row = &mut self.rows[level];
+        let start = row.data.len();
+        row.data.extend_from_slice(key);
+        let middle = row.data.len();
+        row.data.extend_from_slice(body);
+        row.entries.push(Pending {
+            what,
+            key: start..middle,
+            body: middle..row.data.len(),
+        });
+        let count = row.entries.len();
+        row.count_last();
+        if count > 1 {
+            debug_assert!(
+                super::search::compare_positions(
+                    row.position(count - 2),
+                    row.position(count - 1),
+                    self.compare
+                )
+                .is_lt(),
+                "a bulk build's entries ascend"
+            );
+            // Of a page that overflows all but the newest entry, which has to
+            // be there for the fence.
+            while self.rows[level].entries.len() > 1 && self.overflows(level) {
+                let count = self.rows[level].entries.len();
+                let at = self.choose(level, count - 1);
+                let fence = self.fence(level, at);
+                self.write(level, at, Some(fence), false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a page of all pending entries, the newest included, would be
+    /// fuller than wanted; counted as entries come, for it is asked for each.
+    fn overflows(&self, level: usize) -> bool {
+        let row = &self.rows[level];
+        let last = row.position(row.entries.len() - 1);
+        // The fence behind the newest is not known; its own key stands in.
+        let low = row.low.as_ref().map(PositionBuf::as_ref);
+        let fences = fence_len(low) + last.encoded_len();
+        let saved = row.own_keys * self.prefix(level, Some(last));
+        fences + row.whole_bytes - saved > fill_bytes(self.store.page_size())
+    }
+
+    /// Writes pages until the rest is one page without an upper fence; its
+    /// number of entries.
+    fn fit(&mut self, level: usize) -> Result<usize> {
+        loop {
+            let count = self.rows[level].entries.len();
+            if count < 2 || self.bytes(level, count, None) <= fill_bytes(self.store.page_size()) {
+                return Ok(count);
+            }
+            let at = self.choose(level, count - 1);
+            let fence = self.fence(level, at);
+            self.write(level, at, Some(fence), false)?;
+        }
+    }
+
+    /// The most entries, up to `most`, that make a page, at least one. A key's
+    /// versions stay together unless that leaves the page half empty.
+    fn choose(&self, level: usize, most: usize) -> usize {
+        let fill = fill_bytes(self.store.page_size());
+        let bytes = |at: usize| {
+            let fence = self.fence(level, at);
+            self.bytes(level, at, Some(fence.as_ref()))
+        };
+        let Some(at) = (1..=most).rev().find(|at| bytes(*at) <= fill) else {
+            return 1;
+        };
+        let row = &self.rows[level];
+        let mut start = at;
+        while start > 1 && row.shares_key(start - 1) {
+            start -= 1;
+        }
+        if start < at && !row.shares_key(start - 1) && bytes(start) * 2 >= fill {
+            start
+        } else {
+            at
+        }
+    }
+
+    /// The fence between two pending entries.
+    fn fence(&self, level: usize, at: usize) -> PositionBuf {
+        let row = &self.rows[level];
+        let right = row.position(at).to_buf();
+        if level > 0 {
+            return right;
+        }
+        separator(row.position(at - 1).to_buf(), right, self.compare)
+    }
+
+    fn prefix(&self, level: usize, high: Option<Position<'_>>) -> usize {
+        let low = self.rows[level].low.as_ref().map(PositionBuf::as_ref);
+        prefix_len(self.meta.ordered, low, high)
+    }
+
+    /// Bytes of a page of the first `count` pending entries.
+    fn bytes(&self, level: usize, count: usize, high: Option<Position<'_>>) -> usize {
+        let row = &self.rows[level];
+        let low = row.low.as_ref().map(PositionBuf::as_ref);
+        let prefix = self.prefix(level, high);
+        let entries: usize = (0..count)
+            .map(|nth| {
+                let below = nth + 1 < count && row.shares_key(nth);
+                row.entry_bytes(nth, prefix, below)
+            })
+            .sum();
+        fence_len(low) + fence_len(high) + entries
+    }
+
+    /// Writes a page of the first `count` pending entries, and hands its
+    /// downlink up unless it is the root.
+    ///
+    /// Its left sibling gets the link to it in the same record, so that no
+    /// page stays locked between two entries.
+    fn write(
+        &mut self,
+        level: usize,
+        count: usize,
+        high: Option<PositionBuf>,
+        is_root: bool,
+    ) -> Result<BlockNumber> {
+        let high_fence = high.as_ref().map(PositionBuf::as_ref);
+        let prefix = self.prefix(level, high_fence);
+        debug_assert!(self.bytes(level, count, high_fence) <= usable_bytes(self.store.page_size()));
+        let row = &self.rows[level];
+        let mut cells = Cells::new();
+        for (nth, entry) in row.entries[..count].iter().enumerate() {
+            match entry.what {
+                What::Version(head) => {
+                    let below = nth + 1 < count && row.shares_key(nth);
+                    let body = &row.data[entry.body.clone()];
+                    cells.leaf(head, row.key(nth), prefix, below, body);
+                }
+                What::Downlink(child, _) => cells.inner(child, row.position(nth), prefix),
+            }
+        }
+        let format = Format {
+            kind: if level == 0 {
+                PageKind::Leaf
+            } else {
+                PageKind::Inner
+            },
+            level: Level(u8::try_from(level).map_err(|_| {
+                Error::Store("a tree higher than a level can be counted".to_owned())
+            })?),
+            flags: if self.meta.ordered { flag::ORDERED } else { 0 }
+                | if is_root { flag::ROOT } else { 0 },
+            left: row.left.unwrap_or(BlockNumber::NONE),
+            right: BlockNumber::NONE,
+            generation: 0,
+            prefix_len: prefix as u16,
+            low: row.low.as_ref().map(PositionBuf::as_ref),
+            high: high_fence,
+        };
+        let ops = Ops::new()
+            .format(&format)
+            .insert_run(SlotNumber(0), cells.iter());
+        let mut page = self.store.allocate()?;
+        let block = self.store.block_of(&page);
+        let mut record = Record::new(RecordKind::Create).init(block, ops);
+        let mut left = match row.left {
+            Some(left) => {
+                record = record.change(left, Ops::new().links(None, Some(block)));
+                Some(self.store.lock(left)?)
+            }
+            None => None,
+        };
+        let mut pages = vec![&mut page];
+        pages.extend(left.as_mut());
+        self.store.commit(&record, &mut pages);
+        drop((page, left));
+
+        let row = &mut self.rows[level];
+        let low = std::mem::replace(&mut row.low, high);
+        row.left = Some(block);
+        row.drop_front(count);
+        if !is_root {
+            let low = low.unwrap_or_default();
+            self.push(
+                level + 1,
+                What::Downlink(block, low.sequence),
+                &low.key,
+                &[],
+            )?;
+        }
+        Ok(block)
+    }
+}
+
+impl Row {
+    /// Counts the entry at the end, and that the one before it may now share
+    /// its key.
+    fn count_last(&mut self) {
+        let last = self.entries.len() - 1;
+        if last > 0 && self.shares_key(last - 1) {
+            let own = self.entry_bytes(last - 1, 0, false);
+            self.whole_bytes -= own - self.entry_bytes(last - 1, 0, true);
+            self.own_keys -= 1;
+        }
+        self.whole_bytes += self.entry_bytes(last, 0, false);
+        self.own_keys += 1;
+    }
+
+    fn drop_front(&mut self, count: usize) {
+        self.entries.drain(..count);
+        let start = self
+            .entries
+            .first()
+            .map_or(self.data.len(), |entry| entry.key.start);
+        self.data.drain(..start);
+        for entry in &mut self.entries {
+            entry.key = entry.key.start - start..entry.key.end - start;
+            entry.body = entry.body.start - start..entry.body.end - start;
+        }
+        (self.whole_bytes, self.own_keys) = (0, 0);
+        for nth in 0..self.entries.len() {
+            let below = nth + 1 < self.entries.len() && self.shares_key(nth);
+            self.whole_bytes += self.entry_bytes(nth, 0, below);
+            self.own_keys += usize::from(!below);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Ways to a leaf: from the root, to the right, to the left.
+
+use super::search::Goal;
+use super::{Leaf, Path, Target, Tree};
+use crate::compare::Compare;
+use crate::error::{Error, Result};
+use crate::page::{Page, PageKind, Position, flag};
+use crate::store::PageStore;
+use crate::types::{BlockNumber, Level};
+
+/// How often a descent starts again before it calls the tree corrupt. Each
+/// time a concurrent change must have got in between.
+pub(super) const RESTARTS_MAX: usize = 1000;
+
+/// What a page is to somebody who came to it through a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Arrival {
+    /// It contains the goal.
+    Here,
+    /// The goal lies further right: the page was split or deleted.
+    Right(BlockNumber),
+    /// The link was too old: start again.
+    Lost,
+}
+
+/// Where a descent ended: a block that has still to be locked and judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub block: BlockNumber,
+    /// It was taken for the root, so it has to say so itself.
+    pub as_root: bool,
+}
+
+impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
+    /// Judges a page on a level. Every live page with low <= goal < high is
+    /// the one looked for, however it was reached.
+    pub(super) fn arrive(
+        &self,
+        page: Page<'_>,
+        goal: Goal<'_>,
+        level: Level,
+        as_root: bool,
+    ) -> Arrival {
+        let kind = if level == Level::LEAF {
+            PageKind::Leaf
+        } else {
+            PageKind::Inner
+        };
+        if page.level() != level || as_root && !page.has(flag::ROOT) {
+            return Arrival::Lost;
+        }
+        let right = || {
+            if page.right().is_some() {
+                Arrival::Right(page.right())
+            } else {
+                Arrival::Lost
+            }
+        };
+        if page.kind() == PageKind::Deleted {
+            return right();
+        }
+        if page.kind() != kind
+            || page
+                .low()
+                .is_some_and(|low| goal.precedes(low, self.compare))
+        {
+            return Arrival::Lost;
+        }
+        match page.high() {
+            Some(high) if goal.passes(high, self.compare) => right(),
+            _ => Arrival::Here,
+        }
+    }
+
+    /// Goes down to the page on `level` that should contain the goal, holding
+    /// one share lock at a time and none at the end.
+    pub(super) fn descend(&self, goal: Goal<'_>, level: Level, path: &mut Path) -> Result<Found> {
+        let mut block = BlockNumber::META;
+        'restart: for _ in 0..RESTARTS_MAX {
+            let root = self.root()?;
+            block = root.0;
+            let mut at = root.1;
+            let mut as_root = true;
+            if at < level {
+                // Our root is older than the level: somebody raised the tree.
+                self.root.set(None);
+                if self.root()?.1 < level {
+                    return Err(Error::corrupt(block, "the tree lacks a level"));
+                }
+                continue;
+            }
+            while at > level {
+                let guard = self.store.read(block)?;
+                let page = Page::open(&guard, block)?;
+                match self.arrive(page, goal, at, as_root) {
+                    Arrival::Lost => {
+                        self.root.set(None);
+                        continue 'restart;
+                    }
+                    Arrival::Right(next) => block = next,
+                    Arrival::Here => {
+                        path.remember(at, block);
+                        if page.slot_count() == 0 {
+                            return Err(Error::corrupt(block, "an inner page without downlinks"));
+                        }
+                        let slot = goal.child_slot(page, block, self.compare)?;
+                        block = page.inner_cell(slot, block)?.child;
+                        at = Level(at.0 - 1);
+                    }
+                }
+                as_root = false;
+            }
+            return Ok(Found { block, as_root });
+        }
+        Err(self.lost(block))
+    }
+
+    /// The leaf that contains the target, share-locked.
+    pub fn leaf(&self, target: Target<'_>) -> Result<S::Shared<'t>> {
+        self.leaf_shared(Goal::at(target), None)
+    }
+
+    /// The leaf that contains the target, exclusively locked, without an
+    /// unfinished split.
+    ///
+    /// Holds only that lock on return; on the way it may lock the parents of a
+    /// page whose split it finishes.
+    pub fn leaf_exclusive(&self, target: Target<'_>) -> Result<Leaf<'t, S>> {
+        if let Some(leaf) = self.rightmost_exclusive(target)? {
+            return Ok(leaf);
+        }
+        let goal = Goal::at(target);
+        let mut path = Path::new();
+        for _ in 0..RESTARTS_MAX {
+            let found = self.descend(goal, Level::LEAF, &mut path)?;
+            if let Some(guard) = self.settle(found, goal, Level::LEAF, &mut path)? {
+                return Ok(Leaf { guard, path });
+            }
+            self.root.set(None);
+        }
+        Err(self.lost(BlockNumber::META))
+    }
+
+    /// Locks a page that a descent found, moving right as needed and finishing
+    /// splits that it meets; `None` if the way was lost.
+    pub(super) fn settle(
+        &self,
+        found: Found,
+        goal: Goal<'_>,
+        level: Level,
+        path: &mut Path,
+    ) -> Result<Option<S::Exclusive<'t>>> {
+        let Found {
+            mut block,
+            mut as_root,
+        } = found;
+        loop {
+            let mut guard = self.store.lock(block)?;
+            let page = Page::open(&guard, block)?;
+            let arrival = self.arrive(page, goal, level, as_root);
+            if arrival == Arrival::Lost {
+                return Ok(None);
+            }
+            if page.kind() != PageKind::Deleted && page.has(flag::INCOMPLETE_SPLIT) {
+                // Nobody may get past this page before its right sibling has
+                // a downlink, or that sibling could be split without one.
+                self.finish_split(&mut guard, path)?;
+            }
+            match arrival {
+                Arrival::Right(next) => block = next,
+                _ => return Ok(Some(guard)),
+            }
+            as_root = false;
+        }
+    }
+
+    /// The leaf that this session last appended to, if the target belongs
+    /// there and nobody is using it.
+    fn rightmost_exclusive(&self, target: Target<'_>) -> Result<Option<Leaf<'t, S>>> {
+        let Some(block) = self.rightmost.get() else {
+            return Ok(None);
+        };
+        if let Some(guard) = self.store.try_lock(block)? {
+            let page = Page::open(&guard, block)?;
+            if page.kind() == PageKind::Leaf
+                && !page.right().is_some()
+                && self.arrive(page, Goal::at(target), Level::LEAF, false) == Arrival::Here
+            {
+                return Ok(Some(Leaf {
+                    guard,
+                    path: Path::new(),
+                }));
+            }
+        }
+        self.rightmost.set(None);
+        Ok(None)
+    }
+
+    /// The leaf behind `high`, a leaf's upper fence that was noted with its
+    /// right link `hint` before its lock was released: the leaf that contains
+    /// this position. It may begin before it, if leaves were merged since; the
+    /// caller goes on at the position, not at the first slot.
+    pub fn right_leaf(&self, high: Position<'_>, hint: BlockNumber) -> Result<S::Shared<'t>> {
+        self.leaf_shared(Goal::at(Target::of(high)), Some(hint))
+    }
+
+    /// The leaf before `low`, a leaf's lower fence that was noted with its
+    /// left link `hint` before its lock was released: the leaf that contains
+    /// what lies just below this position. It may reach beyond it, if leaves
+    /// were merged since; the caller goes on below the position. `None` if
+    /// `low` is minus infinity.
+    pub fn left_leaf(
+        &self,
+        low: Option<Position<'_>>,
+        hint: BlockNumber,
+    ) -> Result<Option<S::Shared<'t>>> {
+        match low {
+            None => Ok(None),
+            Some(low) => self.leaf_shared(Goal::below(low), Some(hint)).map(Some),
+        }
+    }
+
+    pub(super) fn leaf_shared(
+        &self,
+        goal: Goal<'_>,
+        hint: Option<BlockNumber>,
+    ) -> Result<S::Shared<'t>> {
+        let mut hint = hint.filter(|block| block.is_some());
+        let mut path = Path::new();
+        for _ in 0..RESTARTS_MAX {
+            let hinted = hint.is_some();
+            let mut found = match hint.take() {
+                Some(block) => Found {
+                    block,
+                    as_root: false,
+                },
+                None => self.descend(goal, Level::LEAF, &mut path)?,
+            };
+            loop {
+                let guard = self.store.read(found.block)?;
+                let page = Page::open(&guard, found.block)?;
+                match self.arrive(page, goal, Level::LEAF, found.as_root) {
+                    Arrival::Here => return Ok(guard),
+                    Arrival::Lost => break,
+                    Arrival::Right(next) => found.block = next,
+                }
+                found.as_root = false;
+            }
+            if !hinted {
+                self.root.set(None);
+            }
+        }
+        Err(self.lost(BlockNumber::META))
+    }
+
+    /// The right sibling of a leaf that stays locked: left before right. The
+    /// caller must let go of it before putting anything on the left one, which
+    /// may have to split and then locks its right sibling itself.
+    pub fn right_exclusive(&self, leaf: &Leaf<'t, S>) -> Result<Option<Leaf<'t, S>>> {
+        let next = Page::open(&leaf.guard, leaf.block(self.store))?.right();
+        if !next.is_some() {
+            return Ok(None);
+        }
+        let mut guard = self.store.lock(next)?;
+        let page = Page::open(&guard, next)?;
+        if page.kind() != PageKind::Leaf {
+            return Err(Error::corrupt(next, "a leaf's right sibling is no leaf"));
+        }
+        let mut path = leaf.path;
+        if page.has(flag::INCOMPLETE_SPLIT) {
+            self.finish_split(&mut guard, &mut path)?;
+        }
+        Ok(Some(Leaf { guard, path }))
+    }
+}

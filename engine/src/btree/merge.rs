@@ -1,0 +1,194 @@
+//! Merging a leaf into its right sibling.
+
+use super::cells::Cells;
+use super::measure::{fence_len, key_len, prefix_for, usable_bytes};
+use super::search::{Goal, downlink_slot};
+use super::split::slot_number;
+use super::{MERGE_PERCENT, Path, Target, Tree, point};
+use crate::compare::Compare;
+use crate::error::{Error, Result};
+use crate::page::cell::InnerCell;
+use crate::page::op::Ops;
+use crate::page::{Page, PageKind, SLOT_BYTES, flag};
+use crate::record::{Record, RecordKind};
+use crate::store::PageStore;
+use crate::types::{BlockNumber, Level, SlotNumber};
+
+/// What the merged page will be.
+struct Merged {
+    prefix_len: usize,
+    cells: Cells,
+}
+
+impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
+    /// Merges the leaf that contains the target into its right sibling, if
+    /// both have the same parent and together fill at most `MERGE_PERCENT` of
+    /// a page (or one of them is empty). One record; on success the entries
+    /// of the left page stand at the front of the right one, and whoever holds
+    /// a link to the left one moves right. Gives up, rather than wait for a
+    /// better moment, where a neighbour changed meanwhile.
+    ///
+    /// Locks left sibling, leaf, right sibling and parent, in this order.
+    pub fn merge_right(&self, target: Target<'_>) -> Result<bool> {
+        let goal = Goal::at(target);
+        let mut path = Path::new();
+        let found = self.descend(goal, Level::LEAF, &mut path)?;
+        let Some(outer_block) = self.left_of_goal(goal, found.block)? else {
+            return Ok(false);
+        };
+        self.store.pace(point::MERGE_BEFORE_LOCKS);
+        let (outer_block, left_block) = outer_block;
+        let mut outer = if outer_block.is_some() {
+            let guard = self.store.lock(outer_block)?;
+            let page = Page::open(&guard, outer_block)?;
+            if !is_stable_leaf(page) || page.right() != left_block {
+                return Ok(false);
+            }
+            Some(guard)
+        } else {
+            None
+        };
+        let mut left = self.store.lock(left_block)?;
+        let left_page = Page::open(&left, left_block)?;
+        let right_block = left_page.right();
+        if !is_stable_leaf(left_page) || left_page.left() != outer_block || !right_block.is_some() {
+            return Ok(false);
+        }
+        let mut right = self.store.lock(right_block)?;
+        let right_page = Page::open(&right, right_block)?;
+        if right_page.left() != left_block {
+            return Err(Error::corrupt(
+                right_block,
+                format!("its left sibling is not {left_block}, which links to it"),
+            ));
+        }
+        if !is_stable_leaf(right_page) {
+            return Ok(false);
+        }
+        let Some(merged) = plan(left_page, left_block, right_page, right_block)? else {
+            return Ok(false);
+        };
+        // The parent of the right page's position: it holds the left page's
+        // downlink as well, or the two have different parents.
+        let boundary = left_page
+            .high()
+            .ok_or_else(|| Error::corrupt(left_block, "an inner leaf without an upper fence"))?;
+        let mut parent = self.lock_parent(Level(1), boundary, &mut path)?;
+        let parent_block = self.store.block_of(&parent);
+        let parent_page = Page::open(&parent, parent_block)?;
+        let behind = downlink_slot(parent_page, parent_block, boundary, self.compare)?;
+        let Some(slot) = behind.checked_sub(2) else {
+            return Ok(false);
+        };
+        let own = parent_page.inner_cell(slot, parent_block)?;
+        let other = parent_page.inner_cell(slot + 1, parent_block)?;
+        if own.child != left_block || other.child != right_block {
+            return Err(Error::corrupt(
+                parent_block,
+                format!("its downlinks do not name {left_block} and {right_block} in a row"),
+            ));
+        }
+        self.store.pace(point::MERGE_BEFORE_COMMIT);
+        let mut downlink = Vec::new();
+        InnerCell::encode(right_block, own.position, 0, &mut downlink);
+        let not_frozen = flag::ALL_FROZEN & !left_page.flags();
+        let right_ops = Ops::new()
+            .fences(merged.prefix_len as u16, left_page.low(), right_page.high())
+            .insert_run(SlotNumber(0), merged.cells.iter())
+            .links(Some(outer_block), None)
+            .flags(0, not_frozen);
+        let parent_ops = Ops::new()
+            .replace(slot_number(slot), &downlink)
+            .prune(&[slot_number(slot + 1)], &[]);
+        let mut record = Record::new(RecordKind::Merge);
+        let mut pages = Vec::with_capacity(4);
+        if let Some(outer) = outer.as_mut() {
+            record = record.change(outer_block, Ops::new().links(None, Some(right_block)));
+            pages.push(outer);
+        }
+        record = record
+            .change(left_block, Ops::new().delete(self.store.recycle_stamp()))
+            .change(right_block, right_ops)
+            .change(parent_block, parent_ops);
+        pages.extend([&mut left, &mut right, &mut parent]);
+        self.store.commit(&record, &mut pages);
+        drop(left);
+        self.store.offer(left_block);
+        Ok(true)
+    }
+
+    /// The leaf that contains the goal and its left sibling, both unlocked.
+    fn left_of_goal(
+        &self,
+        goal: Goal<'_>,
+        hint: BlockNumber,
+    ) -> Result<Option<(BlockNumber, BlockNumber)>> {
+        let guard = self.leaf_shared(goal, Some(hint))?;
+        let block = self.store.block_of_shared(&guard);
+        let page = Page::open(&guard, block)?;
+        if !page.right().is_some() {
+            return Ok(None);
+        }
+        Ok(Some((page.left(), block)))
+    }
+}
+
+/// A live leaf whose right sibling has a downlink.
+fn is_stable_leaf(page: Page<'_>) -> bool {
+    page.kind() == PageKind::Leaf && !page.has(flag::INCOMPLETE_SPLIT)
+}
+
+/// The left page's cells for the front of the right page, if that is wanted
+/// and fits.
+fn plan(
+    left: Page<'_>,
+    left_block: BlockNumber,
+    right: Page<'_>,
+    right_block: BlockNumber,
+) -> Result<Option<Merged>> {
+    let prefix_len = prefix_for(right, left.low(), right.high());
+    let count = left.slot_count();
+    let mut cells = Cells::new();
+    for slot in 0..count {
+        // The last one shares the key that the right page begins with, if it
+        // is the very same bytes.
+        let below = left.slot(slot).key_below
+            || slot + 1 == count
+                && right.slot_count() > 0
+                && right.has(flag::ORDERED)
+                && is_same(left, slot, left_block, right, right_block)?;
+        cells.copy(left, slot, left_block, prefix_len, below)?;
+    }
+    let moved: usize = cells.iter().map(|(_, cell)| cell.len() + SLOT_BYTES).sum();
+    let mut stays = 0;
+    for slot in 0..right.slot_count() {
+        let read = right.slot(slot);
+        stays += SLOT_BYTES + read.length as usize;
+        if !read.key_below {
+            let suffix = right.suffix(slot, right_block)?.len();
+            let longer = right.prefix_len() + suffix - prefix_len;
+            stays += key_len(longer) - key_len(suffix);
+        }
+    }
+    let bytes = fence_len(left.low()) + fence_len(right.high()) + moved + stays;
+    let usable = usable_bytes(right.size());
+    let limit = if count == 0 || right.slot_count() == 0 {
+        usable
+    } else {
+        usable * MERGE_PERCENT / 100
+    };
+    Ok((bytes <= limit).then_some(Merged { prefix_len, cells }))
+}
+
+fn is_same(
+    left: Page<'_>,
+    slot: usize,
+    left_block: BlockNumber,
+    right: Page<'_>,
+    right_block: BlockNumber,
+) -> Result<bool> {
+    let of_left = (left.prefix(), left.suffix(slot, left_block)?);
+    let of_right = (right.prefix(), right.suffix(0, right_block)?);
+    let whole = |(prefix, suffix): (&[u8], &[u8])| [prefix, suffix].concat();
+    Ok(whole(of_left) == whole(of_right))
+}
