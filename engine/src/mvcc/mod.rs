@@ -1,10 +1,20 @@
 //! The versioned store: what a key's history means to a snapshot, to a writer
 //! and to a pruner. The rules it cites are the numbered ones of `README.md`.
 
+pub mod batch;
+pub mod chain;
+pub mod prune;
+pub mod read;
 pub mod retain;
+pub mod scan;
+pub mod vacuum;
+pub mod write;
 
-use crate::page::cell::Head;
-use crate::types::Xid;
+use crate::btree::Tree;
+use crate::compare::Compare;
+use crate::page::cell::{Head, put_varint, take_varint};
+use crate::store::PageStore;
+use crate::types::{CommandId, Sequence, Xid};
 
 /// How a transaction stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,4 +122,87 @@ impl Strength {
             _ => true,
         }
     }
+}
+
+/// Who writes: the transaction id that versions and locks carry, and the
+/// number of the command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Writer {
+    /// The (sub)transaction.
+    pub xid: Xid,
+    /// The command within it.
+    pub cid: CommandId,
+}
+
+/// Names one version for ever: its key, its number, and, since numbers start
+/// anew once a key was pruned away whole, its writer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VersionId<'k> {
+    /// The key.
+    pub key: &'k [u8],
+    /// The version's number.
+    pub sequence: Sequence,
+    /// Its writer.
+    pub xmin: Xid,
+}
+
+/// A [`VersionId`] that owns its key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VersionIdBuf {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The version's number.
+    pub sequence: Sequence,
+    /// Its writer.
+    pub xmin: Xid,
+}
+
+impl VersionIdBuf {
+    /// Borrows it.
+    pub fn as_ref(&self) -> VersionId<'_> {
+        VersionId {
+            key: &self.key,
+            sequence: self.sequence,
+            xmin: self.xmin,
+        }
+    }
+}
+
+impl VersionId<'_> {
+    /// Copies it.
+    pub fn to_buf(self) -> VersionIdBuf {
+        VersionIdBuf {
+            key: self.key.to_vec(),
+            sequence: self.sequence,
+            xmin: self.xmin,
+        }
+    }
+
+    /// Appends the body of a `Moved` that leads here.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        put_varint(self.sequence.0, out);
+        out.extend_from_slice(&self.xmin.0.to_le_bytes());
+        out.extend_from_slice(self.key);
+    }
+}
+
+impl<'k> VersionId<'k> {
+    /// Reads the body of a `Moved`.
+    pub fn decode(mut body: &'k [u8]) -> Option<VersionId<'k>> {
+        let sequence = Sequence(take_varint(&mut body)?);
+        let (xmin, key) = body.split_first_chunk::<4>()?;
+        Some(VersionId {
+            key,
+            sequence,
+            xmin: Xid(u32::from_le_bytes(*xmin)),
+        })
+    }
+}
+
+/// A versioned store: a tree, and the transactions that its versions speak of.
+pub struct Versioned<'t, S: PageStore, C: Compare, T: Transactions> {
+    /// Where the versions are.
+    pub tree: &'t Tree<'t, S, C>,
+    /// How their writers stand.
+    pub transactions: &'t T,
 }

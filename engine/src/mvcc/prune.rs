@@ -1,0 +1,110 @@
+//! Pruning one leaf: [`retain`] applied to every key on it, in one record.
+
+use super::read::{goes_on, same_key_follows};
+use super::retain::{Fate, retain};
+use super::{Transactions, Versioned};
+use crate::btree::Leaf;
+use crate::compare::Compare;
+use crate::error::Result;
+use crate::page::Page;
+use crate::page::cell::{EntryKind, Head, bit};
+use crate::page::op::Ops;
+use crate::record::RecordKind;
+use crate::store::PageStore;
+use crate::types::{SlotNumber, Xid};
+
+/// What pruning a leaf did, and what it left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pruned {
+    /// Whether anything was written.
+    pub changed: bool,
+    /// Entries removed.
+    pub removed: usize,
+    /// Rows that the newest version of their key still is.
+    pub live: usize,
+    /// Entries left that are no live row: older versions, tombstones, locks.
+    pub dead: usize,
+    /// The oldest transaction id left that is not frozen; `None` if none is.
+    pub oldest_xid: Option<Xid>,
+}
+
+impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
+    /// Prunes a locked leaf.
+    pub fn prune_leaf(&self, leaf: &mut Leaf<'_, S>) -> Result<Pruned> {
+        let block = self.tree.store.block_of(&leaf.guard);
+        let page = Page::open(&leaf.guard, block)?;
+        let count = page.slot_count();
+        let mut result = Pruned::default();
+        let (mut remove, mut freeze) = (Vec::new(), Vec::new());
+        let mut horizon = Xid::NONE;
+        let mut heads: Vec<Head> = Vec::new();
+        let mut fates = Vec::new();
+        let mut slot = 0;
+        while slot < count {
+            let first = slot;
+            heads.clear();
+            loop {
+                let head = page.leaf_cell(slot, block)?.head;
+                heads.push(head);
+                let more = same_key_follows(page, block, slot, head)?;
+                slot += 1;
+                if !more {
+                    break;
+                }
+            }
+            // Most keys of a settled leaf: one frozen row.
+            if let [head] = heads[..]
+                && head.kind() == EntryKind::Put
+                && head.has(bit::FROZEN)
+            {
+                result.live += 1;
+                continue;
+            }
+            let ends_here = slot < count || {
+                let mut key = page.prefix().to_vec();
+                key.extend_from_slice(page.suffix(first, block)?);
+                goes_on(page, &key, self.tree.compare).is_none()
+            };
+            horizon = horizon.newer_of(retain(
+                heads.iter().copied(),
+                ends_here,
+                self.transactions,
+                &mut fates,
+            ));
+            let mut newest = true;
+            for (nth, fate) in fates.iter().enumerate() {
+                let at = SlotNumber((first + nth) as u16);
+                match fate {
+                    Fate::Remove => {
+                        remove.push(at);
+                        result.removed += 1;
+                        continue;
+                    }
+                    Fate::Freeze => freeze.push(at),
+                    Fate::Keep if heads[nth].has(bit::FROZEN) => {}
+                    Fate::Keep => {
+                        let xid = heads[nth].xmin;
+                        result.oldest_xid = Some(match result.oldest_xid {
+                            Some(oldest) if oldest.precedes(xid) => oldest,
+                            _ => xid,
+                        });
+                    }
+                }
+                if heads[nth].kind() == EntryKind::Put && newest {
+                    result.live += 1;
+                } else {
+                    result.dead += 1;
+                }
+                newest &= !heads[nth].is_version();
+            }
+        }
+        if remove.is_empty() && freeze.is_empty() {
+            return Ok(result);
+        }
+        result.changed = true;
+        let ops = Ops::new().prune(&remove, &freeze);
+        self.tree
+            .commit_leaf(leaf, RecordKind::Prune, ops, horizon);
+        Ok(result)
+    }
+}

@@ -1,0 +1,166 @@
+//! Reading one key: under a snapshot, or one named version of it.
+
+use super::batch::Batch;
+use super::{Judgement, Sight, Snapshot, Transactions, VersionId, Versioned};
+use crate::btree::{Target, search};
+use crate::compare::Compare;
+use crate::error::Result;
+use crate::page::Page;
+use crate::page::cell::{EntryKind, Head, LeafCell};
+use crate::store::{Hint, PageStore};
+use crate::types::{BlockNumber, Sequence, SlotNumber};
+
+/// What a walk along one key's versions found on one page.
+pub(super) enum Found<'p> {
+    /// The version that decides.
+    Version(usize, LeafCell<'p>),
+    /// None here, and the key has no older versions elsewhere.
+    None,
+    /// None here; the key goes on at this sequence on a page to the right.
+    GoesOn(Sequence),
+}
+
+/// Where a page's last key goes on beyond it, if it is this one.
+pub(super) fn goes_on<C: Compare>(page: Page<'_>, key: &[u8], compare: &C) -> Option<Sequence> {
+    let high = page.high()?;
+    let sequence = high.sequence?;
+    (compare.compare(high.key, key).is_eq()).then_some(sequence)
+}
+
+/// Notes what a judgement taught, at most a page's worth.
+#[inline]
+pub(super) fn learn(hints: &mut Vec<Hint>, slot: usize, head: Head, judgement: Judgement) {
+    if let Some(committed) = judgement.learned {
+        hints.push(Hint {
+            slot: SlotNumber(slot as u16),
+            xid: head.xmin,
+            committed,
+        });
+    }
+}
+
+/// Judges the entries of one key from `slot` on, as far as this page goes.
+pub(super) fn newest_seen<'p, C: Compare>(
+    page: Page<'p>,
+    block: BlockNumber,
+    mut slot: usize,
+    key: &[u8],
+    snapshot: &impl Snapshot,
+    compare: &C,
+    hints: &mut Vec<Hint>,
+) -> Result<Found<'p>> {
+    let count = page.slot_count();
+    let mut same = slot < count && search::matches(page, block, slot, key, compare)?;
+    while same {
+        let cell = page.leaf_cell(slot, block)?;
+        if cell.head.is_version() {
+            let judgement = snapshot.judge(cell.head);
+            learn(hints, slot, cell.head, judgement);
+            if judgement.sight == Sight::Seen {
+                return Ok(Found::Version(slot, cell));
+            }
+        }
+        same = same_key_follows(page, block, slot, cell.head)?;
+        slot += 1;
+    }
+    if slot < count {
+        return Ok(Found::None);
+    }
+    Ok(match goes_on(page, key, compare) {
+        Some(sequence) => Found::GoesOn(sequence),
+        None => Found::None,
+    })
+}
+
+/// Whether the slot behind this one has the same key. A version without
+/// `KEY_BELOW` is the last of its key on the page, for versions only ever go
+/// before the others; behind a lock a first version may have been put.
+#[inline]
+pub(super) fn same_key_follows(
+    page: Page<'_>,
+    block: BlockNumber,
+    slot: usize,
+    head: Head,
+) -> Result<bool> {
+    if page.slot(slot).key_below {
+        return Ok(true);
+    }
+    if head.is_version() || slot + 1 >= page.slot_count() {
+        return Ok(false);
+    }
+    Ok(page.suffix(slot, block)? == page.suffix(slot + 1, block)?)
+}
+
+impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
+    /// Copies the row that a snapshot sees under a key to `into`; whether
+    /// there is one. No lock is held on return.
+    pub fn get(&self, key: &[u8], snapshot: &impl Snapshot, into: &mut Batch) -> Result<bool> {
+        let mut target = Target::Before(key);
+        let mut hints = Vec::new();
+        loop {
+            let guard = self.tree.leaf(target)?;
+            let block = self.tree.store.block_of_shared(&guard);
+            let page = Page::open(&guard, block)?;
+            let slot = search::lower_bound(page, block, target, self.tree.compare)?;
+            let found = newest_seen(
+                page,
+                block,
+                slot,
+                key,
+                snapshot,
+                self.tree.compare,
+                &mut hints,
+            )?;
+            let (done, next) = match found {
+                Found::Version(_, cell) if cell.head.kind() == EntryKind::Put => {
+                    into.block = block.0;
+                    into.push(key, &[], cell.body, cell.head);
+                    (Some(true), None)
+                }
+                Found::Version(..) | Found::None => (Some(false), None),
+                Found::GoesOn(sequence) => (None, Some(sequence)),
+            };
+            drop(guard);
+            self.note(block, &mut hints);
+            if let Some(found) = done {
+                return Ok(found);
+            }
+            if let Some(sequence) = next {
+                target = Target::At(key, sequence);
+            }
+        }
+    }
+
+    /// Copies one named version to `into`, whatever its writer's fate; whether
+    /// it is still there. Only a `Put` has columns, so nothing else is found.
+    pub fn version(&self, id: VersionId<'_>, into: &mut Batch) -> Result<bool> {
+        let target = Target::At(id.key, id.sequence);
+        let guard = self.tree.leaf(target)?;
+        let block = self.tree.store.block_of_shared(&guard);
+        let page = Page::open(&guard, block)?;
+        let slot = search::lower_bound(page, block, target, self.tree.compare)?;
+        if slot >= page.slot_count()
+            || !search::matches(page, block, slot, id.key, self.tree.compare)?
+        {
+            return Ok(false);
+        }
+        let cell = page.leaf_cell(slot, block)?;
+        if cell.head.sequence != id.sequence
+            || cell.head.xmin != id.xmin
+            || cell.head.kind() != EntryKind::Put
+        {
+            return Ok(false);
+        }
+        into.block = block.0;
+        into.push(id.key, &[], cell.body, cell.head);
+        Ok(true)
+    }
+
+    /// Hands over what was learned of writers, with no lock held.
+    pub(super) fn note(&self, block: BlockNumber, hints: &mut Vec<Hint>) {
+        if !hints.is_empty() {
+            self.tree.store.hint(block, hints);
+            hints.clear();
+        }
+    }
+}

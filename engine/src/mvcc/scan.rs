@@ -1,0 +1,432 @@
+//! Range scans, leaf by leaf in either direction.
+//!
+//! A leaf *owns* the keys whose first position lies on it. A key whose
+//! versions go on to the right is followed from its owner, and the page that
+//! it goes on to skips it: so each key is judged once, whole, whichever way
+//! the scan runs.
+
+use super::batch::Batch;
+use super::read::{Found, goes_on, learn, newest_seen, same_key_follows};
+use super::{Sight, Snapshot, Transactions, Versioned};
+use crate::btree::{Target, search};
+use crate::compare::Compare;
+use crate::error::Result;
+use crate::page::cell::EntryKind;
+use crate::page::{Page, PageKind, Position, PositionBuf};
+use crate::store::{Hint, PageStore};
+use crate::types::{BlockNumber, Sequence};
+use std::cmp::Ordering;
+
+/// One end of a range: the place before (`after == false`) or after all keys
+/// that continue `key`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Edge {
+    /// Encoded key or the start of one.
+    pub key: Vec<u8>,
+    /// On which side of them.
+    pub after: bool,
+}
+
+impl Edge {
+    fn target(&self) -> Target<'_> {
+        if self.after {
+            Target::After(&self.key)
+        } else {
+            Target::Before(&self.key)
+        }
+    }
+}
+
+/// A half-open range of keys, `from <= key < to`; `None` is unbounded.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Range {
+    /// Where it begins.
+    pub from: Option<Edge>,
+    /// Where it ends.
+    pub to: Option<Edge>,
+}
+
+/// Which way a scan runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// Ascending keys.
+    Forward,
+    /// Descending keys.
+    Backward,
+}
+
+/// Where a scan stands between two leaves. It holds no lock and no pin: it
+/// resumes by key (rule 24).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Nothing was read yet.
+    Start,
+    /// Everything on the near side of this position was read. The block is
+    /// where the next leaf was last seen, a hint.
+    At(PositionBuf, BlockNumber),
+    /// Nothing is left.
+    End,
+}
+
+fn position_target(position: &PositionBuf) -> Target<'_> {
+    match position.sequence {
+        Some(sequence) => Target::At(&position.key, sequence),
+        None => Target::Before(&position.key),
+    }
+}
+
+/// Where a forward scan goes on from a position, and up to where a backward
+/// scan still has to read: a key that the position lies in belongs to the
+/// leaf on the position's left, its owner.
+fn beyond(position: &PositionBuf) -> Target<'_> {
+    match position.sequence {
+        Some(_) => Target::After(&position.key),
+        None => Target::Before(&position.key),
+    }
+}
+
+impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
+    /// Copies the rows of the next leaf of a range that a snapshot sees to
+    /// `batch` (ascending, whatever the direction) and moves `place` on.
+    /// `Ok(false)`: the range is used up, and the batch empty. The batch may
+    /// be empty before that.
+    pub fn next_leaf(
+        &self,
+        range: &Range,
+        direction: Direction,
+        place: &mut Place,
+        snapshot: &impl Snapshot,
+        batch: &mut Batch,
+    ) -> Result<bool> {
+        batch.clear();
+        if *place == Place::End {
+            return Ok(false);
+        }
+        match direction {
+            Direction::Forward => self.next_leaf_forward(range, place, snapshot, batch)?,
+            Direction::Backward => self.next_leaf_backward(range, place, snapshot, batch)?,
+        }
+        Ok(true)
+    }
+
+    fn next_leaf_forward(
+        &self,
+        range: &Range,
+        place: &mut Place,
+        snapshot: &impl Snapshot,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let compare = self.tree.compare;
+        let guard = match &*place {
+            Place::At(position, hint) => self.leaf_by_hint(*hint, position)?,
+            _ => self
+                .tree
+                .leaf(range.from.as_ref().map_or(Target::First, Edge::target))?,
+        };
+        let block = self.tree.store.block_of_shared(&guard);
+        let page = Page::open(&guard, block)?;
+        let from = match &*place {
+            Place::At(position, _) => {
+                search::lower_bound(page, block, beyond(position), compare)?
+            }
+            _ => match &range.from {
+                Some(edge) => search::lower_bound(page, block, edge.target(), compare)?,
+                None => 0,
+            },
+        };
+        let (to, whole) = self.end_on(page, block, range)?;
+        let next = match page.high() {
+            Some(high) if whole => Place::At(high.to_buf(), page.right()),
+            _ => Place::End,
+        };
+        self.copy_leaf(guard, block, from, to, whole, range, snapshot, batch)?;
+        *place = next;
+        Ok(())
+    }
+
+    fn next_leaf_backward(
+        &self,
+        range: &Range,
+        place: &mut Place,
+        snapshot: &impl Snapshot,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let compare = self.tree.compare;
+        // The leaf that holds what lies just before the place, and up to
+        // which of its slots the place has it.
+        let found = match &*place {
+            Place::At(position, _) => self.tree.left_leaf(position.as_ref())?,
+            _ => Some(
+                self.tree
+                    .leaf(range.to.as_ref().map_or(Target::Last, Edge::target))?,
+            ),
+        };
+        let Some(guard) = found else {
+            *place = Place::End;
+            return Ok(());
+        };
+        let block = self.tree.store.block_of_shared(&guard);
+        let page = Page::open(&guard, block)?;
+        let (mut to, mut whole) = self.end_on(page, block, range)?;
+        if let Place::At(position, _) = &*place {
+            to = search::lower_bound(page, block, beyond(position), compare)?;
+            // Behind the place lies what was read already: the next leaf, or
+            // after a merge a part of this one. But a key that the place lies
+            // in was left to its owner, which is this leaf.
+            whole = to == page.slot_count()
+                && page.high().is_some_and(|high| {
+                    high.key == position.key
+                        && high.sequence.is_some()
+                        && position.sequence.is_some()
+                });
+        }
+        let from = match &range.from {
+            Some(edge) => search::lower_bound(page, block, edge.target(), compare)?,
+            None => 0,
+        };
+        let next = match page.low() {
+            Some(low) if self.begins_before(range, low) => {
+                Place::At(low.to_buf(), page.left())
+            }
+            _ => Place::End,
+        };
+        self.copy_leaf(guard, block, from, to, whole, range, snapshot, batch)?;
+        *place = next;
+        Ok(())
+    }
+
+    /// The slot at which the range ends on this page, and whether the page
+    /// lies inside it up to its upper fence.
+    fn end_on(&self, page: Page<'_>, block: BlockNumber, range: &Range) -> Result<(usize, bool)> {
+        let Some(edge) = &range.to else {
+            return Ok((page.slot_count(), true));
+        };
+        let compare = self.tree.compare;
+        if let Some(high) = page.high()
+            && compare.compare_bound(high.key, &edge.key, edge.after) == Ordering::Less
+        {
+            return Ok((page.slot_count(), true));
+        }
+        let to = search::lower_bound(page, block, edge.target(), compare)?;
+        Ok((to, false))
+    }
+
+    /// Whether anything of the range lies before a position.
+    fn begins_before(&self, range: &Range, position: Position<'_>) -> bool {
+        range.from.as_ref().is_none_or(|edge| {
+            self.tree
+                .compare
+                .compare_bound(position.key, &edge.key, edge.after)
+                == Ordering::Greater
+        })
+    }
+
+    /// The leaf of a position: where it was last seen, if that still holds.
+    fn leaf_by_hint(&self, hint: BlockNumber, position: &PositionBuf) -> Result<S::Shared<'_>> {
+        if hint.is_some() {
+            let guard = self.tree.store.read(hint)?;
+            // Anything may have become of the page; only an exact fence says
+            // that it is still the one.
+            if let Ok(page) = Page::open(&guard, hint)
+                && page.kind() == PageKind::Leaf
+                && page.low() == Some(position.as_ref())
+            {
+                return Ok(guard);
+            }
+        }
+        self.tree.leaf(position_target(position))
+    }
+
+    /// Copies what the snapshot sees of the slots `from..to`, lets go of the
+    /// page, and follows a key that goes on to the right.
+    #[expect(clippy::too_many_arguments, reason = "one leaf of one scan")]
+    fn copy_leaf(
+        &self,
+        guard: S::Shared<'_>,
+        block: BlockNumber,
+        from: usize,
+        to: usize,
+        whole: bool,
+        range: &Range,
+        snapshot: &impl Snapshot,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let mut hints = Vec::new();
+        batch.block = block.0;
+        let page = Page::open(&guard, block)?;
+        let follow = copy_slots(
+            page,
+            block,
+            from,
+            to,
+            whole,
+            snapshot,
+            self.tree.compare,
+            batch,
+            &mut hints,
+        )?;
+        let follow = follow
+            .filter(|(key, _)| {
+                range.from.as_ref().is_none_or(|edge| {
+                    self.tree
+                        .compare
+                        .compare_bound(key, &edge.key, edge.after)
+                        != Ordering::Less
+                })
+            })
+            .map(|(key, sequence)| (key.to_vec(), sequence));
+        drop(guard);
+        self.note(block, &mut hints);
+        if let Some((key, sequence)) = follow {
+            self.follow(&key, sequence, snapshot, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for the version of a key that a snapshot sees on the pages to the
+    /// right of its owner, and copies it.
+    fn follow(
+        &self,
+        key: &[u8],
+        mut sequence: Sequence,
+        snapshot: &impl Snapshot,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let compare = self.tree.compare;
+        let mut hints = Vec::new();
+        loop {
+            let target = Target::At(key, sequence);
+            let guard = self.tree.leaf(target)?;
+            let block = self.tree.store.block_of_shared(&guard);
+            let page = Page::open(&guard, block)?;
+            let slot = search::lower_bound(page, block, target, compare)?;
+            let next =
+                match newest_seen(page, block, slot, key, snapshot, compare, &mut hints)? {
+                    Found::Version(_, cell) => {
+                        if cell.head.kind() == EntryKind::Put {
+                            batch.push(key, &[], cell.body, cell.head);
+                        }
+                        None
+                    }
+                    Found::None => None,
+                    Found::GoesOn(next) => Some(next),
+                };
+            drop(guard);
+            self.note(block, &mut hints);
+            match next {
+                Some(next) => sequence = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Copies the rows of one block, whichever it is: for samples (ANALYZE,
+    /// TABLESAMPLE), which choose blocks and not keys. Returns how many
+    /// versions it holds that nobody sees any more, or `None` for a page that
+    /// is no leaf.
+    pub fn sample_block(
+        &self,
+        block: BlockNumber,
+        snapshot: &impl Snapshot,
+        batch: &mut Batch,
+    ) -> Result<Option<usize>> {
+        batch.clear();
+        let guard = self.tree.store.read(block)?;
+        if Page::is_new(&guard) {
+            return Ok(None);
+        }
+        let page = Page::open(&guard, block)?;
+        if page.kind() != PageKind::Leaf {
+            return Ok(None);
+        }
+        let entries = page.slot_count();
+        self.copy_leaf(
+            guard,
+            block,
+            0,
+            entries,
+            true,
+            &Range::default(),
+            snapshot,
+            batch,
+        )?;
+        Ok(Some(entries.saturating_sub(batch.len())))
+    }
+}
+
+/// Copies what a snapshot sees of a page's slots. If `whole`, the last key may
+/// go on beyond the page: it is then returned with the sequence it goes on at,
+/// unless its version was found.
+#[expect(clippy::too_many_arguments, reason = "one leaf of one scan")]
+fn copy_slots<'p, C: Compare>(
+    page: Page<'p>,
+    block: BlockNumber,
+    from: usize,
+    to: usize,
+    whole: bool,
+    snapshot: &impl Snapshot,
+    compare: &C,
+    batch: &mut Batch,
+    hints: &mut Vec<Hint>,
+) -> Result<Option<(&'p [u8], Sequence)>> {
+    let prefix = page.prefix();
+    let mut slot = from;
+    // A key that began on a page to the left is its owner's affair.
+    if slot == 0
+        && let Some(low) = page.low()
+        && low.sequence.is_some()
+    {
+        while slot < to && search::matches(page, block, slot, low.key, compare)? {
+            slot += 1;
+        }
+    }
+    let mut decided_last = false;
+    while slot < to {
+        // One key: judge its versions, newest first, until one is seen.
+        let first = slot;
+        let mut decided = false;
+        loop {
+            let cell = page.leaf_cell(slot, block)?;
+            if !decided && cell.head.is_version() {
+                let judgement = snapshot.judge(cell.head);
+                learn(hints, slot, cell.head, judgement);
+                if judgement.sight == Sight::Seen {
+                    decided = true;
+                    if cell.head.kind() == EntryKind::Put {
+                        let suffix = match cell.suffix {
+                            Some(suffix) => suffix,
+                            None => page.suffix(slot, block)?,
+                        };
+                        batch.push(prefix, suffix, cell.body, cell.head);
+                    }
+                }
+            }
+            let more = same_key_follows(page, block, slot, cell.head)?;
+            slot += 1;
+            if !more || slot >= to {
+                break;
+            }
+        }
+        decided_last = decided && slot >= to;
+        debug_assert!(slot > first);
+    }
+    let last = page.high().and_then(|high| Some((high.key, high.sequence?)));
+    let (Some((key, sequence)), true) = (last, whole) else {
+        return Ok(None);
+    };
+    // The page ends within a key. If that key's version was found, or the key
+    // began on a page further left, there is nothing to follow.
+    if page
+        .low()
+        .is_some_and(|low| low.sequence.is_some() && compare.compare(low.key, key).is_eq())
+    {
+        return Ok(None);
+    }
+    let on_page = to > 0
+        && search::matches(page, block, to - 1, key, compare)?
+        && goes_on(page, key, compare).is_some();
+    if on_page && decided_last {
+        return Ok(None);
+    }
+    Ok(Some((key, sequence)))
+}

@@ -1,0 +1,70 @@
+//! VACUUM of one store: every leaf pruned and frozen, sparse neighbours
+//! merged. Leaves are visited in key order, because entries only ever move to
+//! the right (rule 21); no index is looked at, for each store prunes itself.
+
+use super::{Transactions, Versioned};
+use crate::btree::Target;
+use crate::compare::Compare;
+use crate::error::Result;
+use crate::page::{Page, PositionBuf};
+use crate::store::PageStore;
+use crate::types::Xid;
+
+/// What a VACUUM found and did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Vacuumed {
+    /// Leaves visited.
+    pub leaves: u64,
+    /// Entries removed.
+    pub removed: u64,
+    /// Live rows left.
+    pub live: u64,
+    /// Entries left that are no live row.
+    pub dead: u64,
+    /// Leaves merged into their right neighbour.
+    pub merged: u64,
+    /// The oldest transaction id left unfrozen anywhere.
+    pub oldest_xid: Option<Xid>,
+}
+
+impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
+    /// Vacuums the store; `pause` is called between leaves with no lock held.
+    pub fn vacuum(&self, mut pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed> {
+        let mut total = Vacuumed::default();
+        let mut place: Option<PositionBuf> = None;
+        loop {
+            let target = match &place {
+                None => Target::First,
+                Some(position) => match position.sequence {
+                    Some(sequence) => Target::At(&position.key, sequence),
+                    None => Target::Before(&position.key),
+                },
+            };
+            let mut leaf = self.tree.leaf_exclusive(target)?;
+            let pruned = self.prune_leaf(&mut leaf)?;
+            total.leaves += 1;
+            total.removed += pruned.removed as u64;
+            total.live += pruned.live as u64;
+            total.dead += pruned.dead as u64;
+            total.oldest_xid = match (total.oldest_xid, pruned.oldest_xid) {
+                (Some(a), Some(b)) => Some(if a.precedes(b) { a } else { b }),
+                (a, b) => a.or(b),
+            };
+            let block = self.tree.store.block_of(&leaf.guard);
+            let next = Page::open(&leaf.guard, block)?
+                .high()
+                .map(|high| high.to_buf());
+            drop(leaf);
+            pause(&total);
+            let Some(next) = next else {
+                return Ok(total);
+            };
+            // The merged page's entries now lie before `next` on the page
+            // that holds it, and were pruned already.
+            if self.tree.merge_right(next.as_ref())? {
+                total.merged += 1;
+            }
+            place = Some(next);
+        }
+    }
+}

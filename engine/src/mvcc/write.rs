@@ -1,0 +1,372 @@
+//! Writing one key: insert, supersede (update, delete), lock. Each looks at
+//! the key under the exclusive lock of its first leaf, decides, and writes one
+//! record. Nothing here waits for a transaction: whoever would have to is told
+//! for whom, lets go of everything, waits, and comes again (rule 10).
+
+use super::chain::{Chain, Newer};
+use super::{Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer, XidStatus};
+use crate::btree::{Leaf, NewEntry, Target, search};
+use crate::compare::Compare;
+use crate::error::Result;
+use crate::page::Page;
+use crate::page::cell::{EntryKind, Head, bit};
+use crate::page::op::Ops;
+use crate::record::RecordKind;
+use crate::store::PageStore;
+use crate::types::{BlockNumber, Sequence, SlotNumber, Xid};
+
+/// Where a new version stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// Its number.
+    pub sequence: Sequence,
+    /// Its page, as of now.
+    pub block: BlockNumber,
+}
+
+/// What became of an insertion.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Insertion {
+    /// Done.
+    Done(Written),
+    /// A live row has this key already.
+    Exists(Head),
+    /// The answer depends on a transaction that still runs.
+    Busy {
+        /// Whom to wait for.
+        xid: Xid,
+        /// Whether its version is a speculative insertion.
+        speculative: bool,
+    },
+}
+
+/// What became of an update, a delete or a lock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Done; for a lock, the place is that of the locked version.
+    Done(Written),
+    /// The version is not there, or not one that this command could have read.
+    Invisible,
+    /// An own command superseded it, after this one began.
+    SelfModified(Head),
+    /// A committed transaction superseded it; the row goes on there.
+    Updated(Head, Option<VersionIdBuf>),
+    /// A committed transaction deleted it.
+    Deleted(Head),
+    /// A transaction that still runs holds the row.
+    Busy {
+        /// Whom to wait for.
+        xid: Xid,
+        /// Its version, or `None` if it only holds a row lock.
+        version: Option<Head>,
+    },
+}
+
+/// The version that supersedes another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Successor<'b> {
+    /// `Put`, or one of the kinds that end a row.
+    pub kind: EntryKind,
+    /// Whether a key column changes or the row ends (rule 9).
+    pub keys_updated: bool,
+    /// Payload, or the target of a `Moved`.
+    pub body: &'b [u8],
+}
+
+impl Successor<'_> {
+    fn strength(&self) -> Strength {
+        if self.keys_updated || self.kind != EntryKind::Put {
+            Strength::Exclusive
+        } else {
+            Strength::NoKeyExclusive
+        }
+    }
+}
+
+impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
+    /// Inserts a row under a key that must have no live one. Check and
+    /// insertion happen under one lock (rule 15).
+    pub fn insert(
+        &self,
+        writer: Writer,
+        key: &[u8],
+        payload: &[u8],
+        flags: u8,
+    ) -> Result<Insertion> {
+        let leaf = self.tree.leaf_exclusive(Target::Before(key))?;
+        let chain = self.chain(&leaf, key, None)?;
+        match &chain.newer {
+            Newer::None => {}
+            Newer::Own(head) if head.kind() == EntryKind::Put => {
+                return Ok(Insertion::Exists(*head));
+            }
+            Newer::Committed(head, _) if head.kind() == EntryKind::Put => {
+                return Ok(Insertion::Exists(*head));
+            }
+            Newer::Own(_) | Newer::Committed(..) => {}
+            Newer::InProgress(head) => {
+                return Ok(Insertion::Busy {
+                    xid: head.xmin,
+                    speculative: head.has(bit::SPECULATIVE),
+                });
+            }
+        }
+        let head = Head {
+            flags: EntryKind::Put as u8 | flags,
+            xmin: writer.xid,
+            cid: writer.cid,
+            sequence: chain.newest.map_or(Sequence::FIRST, Sequence::successor),
+        };
+        self.put(leaf, chain, head, key, payload, None)
+            .map(Insertion::Done)
+    }
+
+    /// Puts a newer version on top of the one read: an update in place, a
+    /// delete, or the tombstone of a move. `acceptable` is asked of the
+    /// version read (the crosscheck snapshot of rule 4).
+    pub fn supersede(
+        &self,
+        writer: Writer,
+        id: VersionId<'_>,
+        successor: Successor<'_>,
+        acceptable: impl Fn(Head) -> bool,
+    ) -> Result<Outcome> {
+        let leaf = self.tree.leaf_exclusive(Target::Before(id.key))?;
+        let chain = self.chain(&leaf, id.key, Some(id))?;
+        if let Some(refusal) = self.refusal(writer, &chain, Some(successor.strength())) {
+            return Ok(refusal);
+        }
+        let Some((named, slot)) = chain.named else {
+            return Ok(Outcome::Invisible);
+        };
+        if !acceptable(named) {
+            return Ok(Outcome::Updated(named, None));
+        }
+        let head = Head {
+            flags: successor.kind as u8
+                | if successor.keys_updated || successor.kind != EntryKind::Put {
+                    bit::KEYS_UPDATED
+                } else {
+                    0
+                },
+            xmin: writer.xid,
+            cid: writer.cid,
+            sequence: chain.newest.unwrap_or(id.sequence).successor(),
+        };
+        let like = slot.filter(|_| successor.kind == EntryKind::Put);
+        self.put(leaf, chain, head, id.key, successor.body, like)
+            .map(Outcome::Done)
+    }
+
+    /// Takes a row lock on the key of a version that must still be the
+    /// row's newest.
+    pub fn lock(&self, writer: Writer, id: VersionId<'_>, strength: Strength) -> Result<Outcome> {
+        let mut leaf = self.tree.leaf_exclusive(Target::Before(id.key))?;
+        let chain = self.chain(&leaf, id.key, Some(id))?;
+        if let Some(refusal) = self.refusal(writer, &chain, Some(strength)) {
+            return Ok(refusal);
+        }
+        if chain.named.is_none() {
+            return Ok(Outcome::Invisible);
+        }
+        let block = self.tree.store.block_of(&leaf.guard);
+        let done = Outcome::Done(Written {
+            sequence: id.sequence,
+            block,
+        });
+        let mine = chain.locks.iter().find(|held| held.xid == writer.xid);
+        if mine.is_some_and(|held| held.strength >= strength) {
+            return Ok(done);
+        }
+        let body = [strength as u8];
+        let head = Head {
+            flags: EntryKind::Lock as u8,
+            xmin: writer.xid,
+            cid: writer.cid,
+            sequence: Sequence::of_lock(writer.xid),
+        };
+        if let Some(slot) = mine.and_then(|held| held.slot) {
+            let page = Page::open(&leaf.guard, block)?;
+            let old = page.leaf_cell(slot, block)?;
+            let mut cell = Vec::new();
+            head.encode(old.suffix, &body, &mut cell);
+            let ops = Ops::new().replace(SlotNumber(slot as u16), &cell);
+            self.tree
+                .commit_leaf(&mut leaf, RecordKind::Lock, ops, Xid::NONE);
+            return Ok(done);
+        }
+        self.put_entry(leaf, head, id.key, &body, None, RecordKind::Lock)?;
+        Ok(done)
+    }
+
+    /// Ends a speculative insertion: keeps the row, or takes it back.
+    pub fn finish_speculative(&self, id: VersionId<'_>, keep: bool) -> Result<bool> {
+        let mut leaf = self.tree.leaf_exclusive(Target::At(id.key, id.sequence))?;
+        let block = self.tree.store.block_of(&leaf.guard);
+        let page = Page::open(&leaf.guard, block)?;
+        let target = Target::At(id.key, id.sequence);
+        let slot = search::lower_bound(page, block, target, self.tree.compare)?;
+        if slot >= page.slot_count()
+            || !search::matches(page, block, slot, id.key, self.tree.compare)?
+        {
+            return Ok(false);
+        }
+        let cell = page.leaf_cell(slot, block)?;
+        if cell.head.sequence != id.sequence
+            || cell.head.xmin != id.xmin
+            || !cell.head.has(bit::SPECULATIVE)
+        {
+            return Ok(false);
+        }
+        let slot = SlotNumber(slot as u16);
+        let ops = if keep {
+            let mut bytes = Vec::new();
+            let head = Head {
+                flags: cell.head.flags & !bit::SPECULATIVE,
+                ..cell.head
+            };
+            head.encode(cell.suffix, cell.body, &mut bytes);
+            Ops::new().replace(slot, &bytes)
+        } else {
+            Ops::new().prune(&[slot], &[])
+        };
+        self.tree
+            .commit_leaf(&mut leaf, RecordKind::Confirm, ops, Xid::NONE);
+        Ok(true)
+    }
+
+    /// Why the version cannot be superseded or locked now, if it cannot.
+    fn refusal(
+        &self,
+        writer: Writer,
+        chain: &Chain,
+        strength: Option<Strength>,
+    ) -> Option<Outcome> {
+        // KEY SHARE lives beside an update that leaves the keys alone: it is
+        // the row's key that it protects, and the lock is the key's (rule 8).
+        let passes = |head: &Head| {
+            strength == Some(Strength::KeyShare)
+                && head.kind() == EntryKind::Put
+                && !head.has(bit::KEYS_UPDATED)
+        };
+        match &chain.newer {
+            Newer::None => {}
+            Newer::Own(head) => {
+                return Some(if head.cid >= writer.cid {
+                    Outcome::SelfModified(*head)
+                } else {
+                    Outcome::Invisible
+                });
+            }
+            Newer::InProgress(head) if passes(head) => {}
+            Newer::InProgress(head) => {
+                return Some(Outcome::Busy {
+                    xid: head.xmin,
+                    version: Some(*head),
+                });
+            }
+            Newer::Committed(head, target) => {
+                return Some(match head.kind() {
+                    EntryKind::Put | EntryKind::Moved => {
+                        Outcome::Updated(*head, target.clone())
+                    }
+                    EntryKind::MovedPartition => Outcome::Updated(*head, None),
+                    EntryKind::Tombstone | EntryKind::Lock => Outcome::Deleted(*head),
+                });
+            }
+        }
+        let strength = strength?;
+        chain
+            .locks
+            .iter()
+            .find(|held| !held.own && held.strength.conflicts(strength))
+            .map(|held| Outcome::Busy {
+                xid: held.xid,
+                version: None,
+            })
+    }
+
+    /// Puts a version whose place is known, pruning and splitting as needed.
+    fn put(
+        &self,
+        leaf: Leaf<'_, S>,
+        chain: Chain,
+        head: Head,
+        key: &[u8],
+        body: &[u8],
+        like: Option<usize>,
+    ) -> Result<Written> {
+        let sequence = head.sequence;
+        let block = self.tree.store.block_of(&leaf.guard);
+        let page = Page::open(&leaf.guard, block)?;
+        let need = Head::encoded_len_max(key.len(), body.len()) + crate::page::SLOT_BYTES;
+        let splits_key = page.high().is_some_and(|high| high.sequence.is_some());
+        if page.free() < need || splits_key {
+            return self.put_entry(leaf, head, key, body, like, RecordKind::Insert).map(
+                |block| Written { sequence, block },
+            );
+        }
+        let block = self.tree.put(
+            leaf,
+            NewEntry {
+                head,
+                key,
+                body,
+                slot: chain.insert_at,
+                key_below: chain.key_below,
+                like,
+            },
+            RecordKind::Insert,
+        )?;
+        Ok(Written { sequence, block })
+    }
+
+    /// Puts an entry at its place in the order, after pruning the leaf if it
+    /// is too full.
+    fn put_entry(
+        &self,
+        mut leaf: Leaf<'_, S>,
+        head: Head,
+        key: &[u8],
+        body: &[u8],
+        like: Option<usize>,
+        kind: RecordKind,
+    ) -> Result<BlockNumber> {
+        let mut block = self.tree.store.block_of(&leaf.guard);
+        let compare = self.tree.compare;
+        let target = Target::At(key, head.sequence);
+        let need = Head::encoded_len_max(key.len(), body.len()) + crate::page::SLOT_BYTES;
+        let mut like = like;
+        // A key's locks may spill over to the right; what sorts behind them
+        // goes there too. Whoever comes to this key next passes this leaf and
+        // then waits for the one that is locked here.
+        while Page::open(&leaf.guard, block)?
+            .high()
+            .is_some_and(|high| !search::precedes(target, high, compare))
+        {
+            leaf = self.tree.right_of(leaf)?;
+            block = self.tree.store.block_of(&leaf.guard);
+            like = None;
+        }
+        if Page::open(&leaf.guard, block)?.free() < need && self.prune_leaf(&mut leaf)?.changed {
+            // Slots have moved.
+            like = None;
+        }
+        let page = Page::open(&leaf.guard, block)?;
+        let slot = search::lower_bound(page, block, target, compare)?;
+        let key_below = slot < page.slot_count()
+            && search::matches(page, block, slot, key, compare)?;
+        self.tree.put(
+            leaf,
+            NewEntry {
+                head,
+                key,
+                body,
+                slot,
+                key_below,
+                like,
+            },
+            kind,
+        )
+    }
+}
