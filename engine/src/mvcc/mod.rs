@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod chain;
+pub mod cursor;
 pub mod prune;
 pub mod read;
 pub mod retain;
