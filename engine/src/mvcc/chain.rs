@@ -57,24 +57,23 @@ pub struct Chain {
     pub locks: Vec<HeldLock>,
 }
 
-impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
+impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// Visits the versions and locks of a key, newest first, from its first
     /// leaf on, which stays locked; leaves further right are read with the
     /// lock of their left neighbour held (left before right). The visitor gets
     /// the slot where the entry is on the first leaf.
     pub(super) fn walk(
         &self,
-        leaf: &Leaf<'_, S>,
+        leaf: &Leaf<'t, S>,
         key: &[u8],
         mut visit: impl FnMut(Option<usize>, LeafCell<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
         let compare = self.tree.compare;
         let first = self.tree.store.block_of(&leaf.guard);
-        let mut right =
-            match self.walk_page(&leaf.guard, first, key, true, &mut visit)? {
-                Some(block) => block,
-                None => return Ok(()),
-            };
+        let mut right = match self.walk_page(&leaf.guard, first, key, true, &mut visit)? {
+            Some(block) => block,
+            None => return Ok(()),
+        };
         let mut held: Option<S::Shared<'_>> = None;
         loop {
             let guard = self.tree.store.read(right)?;
@@ -84,7 +83,10 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 .low()
                 .is_none_or(|low| compare.compare(low.key, key).is_ne())
             {
-                return Err(Error::corrupt(right, "a key's versions do not go on where its first page says"));
+                return Err(Error::corrupt(
+                    right,
+                    "a key's versions do not go on where its first page says",
+                ));
             }
             match self.walk_page(&guard, right, key, false, &mut visit)? {
                 Some(block) => right = block,
@@ -111,7 +113,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         } else {
             0
         };
-        let mut same = slot < count && search::matches(page, block, slot, key, compare)?;
+        let mut same = slot < count && search::matches(page, slot, block, key, compare)?;
         while same {
             let cell = page.leaf_cell(slot, block)?;
             if visit(first.then_some(slot), cell).is_break() {
@@ -130,7 +132,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// `stop`, or through all of them.
     pub(super) fn chain(
         &self,
-        leaf: &Leaf<'_, S>,
+        leaf: &Leaf<'t, S>,
         key: &[u8],
         stop: Option<VersionId<'_>>,
     ) -> Result<Chain> {
@@ -213,7 +215,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             Some((head, _, target)) => Newer::Committed(head, target),
         };
         chain.key_below = chain.insert_at < page.slot_count()
-            && search::matches(page, block, chain.insert_at, key, self.tree.compare)?;
+            && search::matches(page, chain.insert_at, block, key, self.tree.compare)?;
         Ok(chain)
     }
 

@@ -7,6 +7,7 @@ pub mod cursor;
 pub mod prune;
 pub mod read;
 pub mod retain;
+pub mod run;
 pub mod scan;
 pub mod vacuum;
 pub mod write;

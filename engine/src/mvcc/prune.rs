@@ -28,9 +28,9 @@ pub struct Pruned {
     pub oldest_xid: Option<Xid>,
 }
 
-impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
+impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// Prunes a locked leaf.
-    pub fn prune_leaf(&self, leaf: &mut Leaf<'_, S>) -> Result<Pruned> {
+    pub fn prune_leaf(&self, leaf: &mut Leaf<'t, S>) -> Result<Pruned> {
         let block = self.tree.store.block_of(&leaf.guard);
         let page = Page::open(&leaf.guard, block)?;
         let count = page.slot_count();
@@ -103,8 +103,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         }
         result.changed = true;
         let ops = Ops::new().prune(&remove, &freeze);
-        self.tree
-            .commit_leaf(leaf, RecordKind::Prune, ops, horizon);
+        self.tree.commit_leaf(leaf, RecordKind::Prune, ops, horizon);
         Ok(result)
     }
 }

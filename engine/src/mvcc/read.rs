@@ -13,7 +13,7 @@ use crate::types::{BlockNumber, Sequence, SlotNumber};
 /// What a walk along one key's versions found on one page.
 pub(super) enum Found<'p> {
     /// The version that decides.
-    Version(usize, LeafCell<'p>),
+    Version(LeafCell<'p>),
     /// None here, and the key has no older versions elsewhere.
     None,
     /// None here; the key goes on at this sequence on a page to the right.
@@ -50,14 +50,14 @@ pub(super) fn newest_seen<'p, C: Compare>(
     hints: &mut Vec<Hint>,
 ) -> Result<Found<'p>> {
     let count = page.slot_count();
-    let mut same = slot < count && search::matches(page, block, slot, key, compare)?;
+    let mut same = slot < count && search::matches(page, slot, block, key, compare)?;
     while same {
         let cell = page.leaf_cell(slot, block)?;
         if cell.head.is_version() {
             let judgement = snapshot.judge(cell.head);
             learn(hints, slot, cell.head, judgement);
             if judgement.sight == Sight::Seen {
-                return Ok(Found::Version(slot, cell));
+                return Ok(Found::Version(cell));
             }
         }
         same = same_key_follows(page, block, slot, cell.head)?;
@@ -112,7 +112,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 &mut hints,
             )?;
             let (done, next) = match found {
-                Found::Version(_, cell) if cell.head.kind() == EntryKind::Put => {
+                Found::Version(cell) if cell.head.kind() == EntryKind::Put => {
                     into.block = block.0;
                     into.push(key, &[], cell.body, cell.head);
                     (Some(true), None)
@@ -140,7 +140,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let page = Page::open(&guard, block)?;
         let slot = search::lower_bound(page, block, target, self.tree.compare)?;
         if slot >= page.slot_count()
-            || !search::matches(page, block, slot, id.key, self.tree.compare)?
+            || !search::matches(page, slot, block, id.key, self.tree.compare)?
         {
             return Ok(false);
         }

@@ -68,13 +68,6 @@ pub enum Place {
     End,
 }
 
-fn position_target(position: &PositionBuf) -> Target<'_> {
-    match position.sequence {
-        Some(sequence) => Target::At(&position.key, sequence),
-        None => Target::Before(&position.key),
-    }
-}
-
 /// Where a forward scan goes on from a position, and up to where a backward
 /// scan still has to read: a key that the position lies in belongs to the
 /// leaf on the position's left, its owner.
@@ -118,7 +111,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     ) -> Result<()> {
         let compare = self.tree.compare;
         let guard = match &*place {
-            Place::At(position, hint) => self.leaf_by_hint(*hint, position)?,
+            Place::At(position, hint) => self.tree.right_leaf(position.as_ref(), *hint)?,
             _ => self
                 .tree
                 .leaf(range.from.as_ref().map_or(Target::First, Edge::target))?,
@@ -126,9 +119,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let block = self.tree.store.block_of_shared(&guard);
         let page = Page::open(&guard, block)?;
         let from = match &*place {
-            Place::At(position, _) => {
-                search::lower_bound(page, block, beyond(position), compare)?
-            }
+            Place::At(position, _) => search::lower_bound(page, block, beyond(position), compare)?,
             _ => match &range.from {
                 Some(edge) => search::lower_bound(page, block, edge.target(), compare)?,
                 None => 0,
@@ -155,7 +146,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         // The leaf that holds what lies just before the place, and up to
         // which of its slots the place has it.
         let found = match &*place {
-            Place::At(position, _) => self.tree.left_leaf(position.as_ref())?,
+            Place::At(position, hint) => self.tree.left_leaf(Some(position.as_ref()), *hint)?,
             _ => Some(
                 self.tree
                     .leaf(range.to.as_ref().map_or(Target::Last, Edge::target))?,
@@ -185,9 +176,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             None => 0,
         };
         let next = match page.low() {
-            Some(low) if self.begins_before(range, low) => {
-                Place::At(low.to_buf(), page.left())
-            }
+            Some(low) if self.begins_before(range, low) => Place::At(low.to_buf(), page.left()),
             _ => Place::End,
         };
         self.copy_leaf(guard, block, from, to, whole, range, snapshot, batch)?;
@@ -221,22 +210,6 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         })
     }
 
-    /// The leaf of a position: where it was last seen, if that still holds.
-    fn leaf_by_hint(&self, hint: BlockNumber, position: &PositionBuf) -> Result<S::Shared<'_>> {
-        if hint.is_some() {
-            let guard = self.tree.store.read(hint)?;
-            // Anything may have become of the page; only an exact fence says
-            // that it is still the one.
-            if let Ok(page) = Page::open(&guard, hint)
-                && page.kind() == PageKind::Leaf
-                && page.low() == Some(position.as_ref())
-            {
-                return Ok(guard);
-            }
-        }
-        self.tree.leaf(position_target(position))
-    }
-
     /// Copies what the snapshot sees of the slots `from..to`, lets go of the
     /// page, and follows a key that goes on to the right.
     #[expect(clippy::too_many_arguments, reason = "one leaf of one scan")]
@@ -268,10 +241,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let follow = follow
             .filter(|(key, _)| {
                 range.from.as_ref().is_none_or(|edge| {
-                    self.tree
-                        .compare
-                        .compare_bound(key, &edge.key, edge.after)
-                        != Ordering::Less
+                    self.tree.compare.compare_bound(key, &edge.key, edge.after) != Ordering::Less
                 })
             })
             .map(|(key, sequence)| (key.to_vec(), sequence));
@@ -300,17 +270,16 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             let block = self.tree.store.block_of_shared(&guard);
             let page = Page::open(&guard, block)?;
             let slot = search::lower_bound(page, block, target, compare)?;
-            let next =
-                match newest_seen(page, block, slot, key, snapshot, compare, &mut hints)? {
-                    Found::Version(_, cell) => {
-                        if cell.head.kind() == EntryKind::Put {
-                            batch.push(key, &[], cell.body, cell.head);
-                        }
-                        None
+            let next = match newest_seen(page, block, slot, key, snapshot, compare, &mut hints)? {
+                Found::Version(cell) => {
+                    if cell.head.kind() == EntryKind::Put {
+                        batch.push(key, &[], cell.body, cell.head);
                     }
-                    Found::None => None,
-                    Found::GoesOn(next) => Some(next),
-                };
+                    None
+                }
+                Found::None => None,
+                Found::GoesOn(next) => Some(next),
+            };
             drop(guard);
             self.note(block, &mut hints);
             match next {
@@ -376,7 +345,7 @@ fn copy_slots<'p, C: Compare>(
         && let Some(low) = page.low()
         && low.sequence.is_some()
     {
-        while slot < to && search::matches(page, block, slot, low.key, compare)? {
+        while slot < to && search::matches(page, slot, block, low.key, compare)? {
             slot += 1;
         }
     }
@@ -410,7 +379,9 @@ fn copy_slots<'p, C: Compare>(
         decided_last = decided && slot >= to;
         debug_assert!(slot > first);
     }
-    let last = page.high().and_then(|high| Some((high.key, high.sequence?)));
+    let last = page
+        .high()
+        .and_then(|high| Some((high.key, high.sequence?)));
     let (Some((key, sequence)), true) = (last, whole) else {
         return Ok(None);
     };
@@ -423,7 +394,7 @@ fn copy_slots<'p, C: Compare>(
         return Ok(None);
     }
     let on_page = to > 0
-        && search::matches(page, block, to - 1, key, compare)?
+        && search::matches(page, to - 1, block, key, compare)?
         && goes_on(page, key, compare).is_some();
     if on_page && decided_last {
         return Ok(None);

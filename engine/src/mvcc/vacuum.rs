@@ -33,13 +33,9 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let mut total = Vacuumed::default();
         let mut place: Option<PositionBuf> = None;
         loop {
-            let target = match &place {
-                None => Target::First,
-                Some(position) => match position.sequence {
-                    Some(sequence) => Target::At(&position.key, sequence),
-                    None => Target::Before(&position.key),
-                },
-            };
+            let target = place
+                .as_ref()
+                .map_or(Target::First, |at| Target::of(at.as_ref()));
             let mut leaf = self.tree.leaf_exclusive(target)?;
             let pruned = self.prune_leaf(&mut leaf)?;
             total.leaves += 1;
@@ -61,7 +57,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             };
             // The merged page's entries now lie before `next` on the page
             // that holds it, and were pruned already.
-            if self.tree.merge_right(next.as_ref())? {
+            if self.tree.merge_right(target)? {
                 total.merged += 1;
             }
             place = Some(next);

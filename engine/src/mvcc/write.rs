@@ -4,10 +4,10 @@
 //! for whom, lets go of everything, waits, and comes again (rule 10).
 
 use super::chain::{Chain, Newer};
-use super::{Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer, XidStatus};
+use super::{Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
 use crate::btree::{Leaf, NewEntry, Target, search};
 use crate::compare::Compare;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::page::Page;
 use crate::page::cell::{EntryKind, Head, bit};
 use crate::page::op::Ops;
@@ -83,7 +83,7 @@ impl Successor<'_> {
     }
 }
 
-impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
+impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// Inserts a row under a key that must have no live one. Check and
     /// insertion happen under one lock (rule 15).
     pub fn insert(
@@ -207,7 +207,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let target = Target::At(id.key, id.sequence);
         let slot = search::lower_bound(page, block, target, self.tree.compare)?;
         if slot >= page.slot_count()
-            || !search::matches(page, block, slot, id.key, self.tree.compare)?
+            || !search::matches(page, slot, block, id.key, self.tree.compare)?
         {
             return Ok(false);
         }
@@ -267,9 +267,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             }
             Newer::Committed(head, target) => {
                 return Some(match head.kind() {
-                    EntryKind::Put | EntryKind::Moved => {
-                        Outcome::Updated(*head, target.clone())
-                    }
+                    EntryKind::Put | EntryKind::Moved => Outcome::Updated(*head, target.clone()),
                     EntryKind::MovedPartition => Outcome::Updated(*head, None),
                     EntryKind::Tombstone | EntryKind::Lock => Outcome::Deleted(*head),
                 });
@@ -289,7 +287,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// Puts a version whose place is known, pruning and splitting as needed.
     fn put(
         &self,
-        leaf: Leaf<'_, S>,
+        leaf: Leaf<'t, S>,
         chain: Chain,
         head: Head,
         key: &[u8],
@@ -302,9 +300,9 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let need = Head::encoded_len_max(key.len(), body.len()) + crate::page::SLOT_BYTES;
         let splits_key = page.high().is_some_and(|high| high.sequence.is_some());
         if page.free() < need || splits_key {
-            return self.put_entry(leaf, head, key, body, like, RecordKind::Insert).map(
-                |block| Written { sequence, block },
-            );
+            return self
+                .put_entry(leaf, head, key, body, like, RecordKind::Insert)
+                .map(|block| Written { sequence, block });
         }
         let block = self.tree.put(
             leaf,
@@ -325,7 +323,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// is too full.
     fn put_entry(
         &self,
-        mut leaf: Leaf<'_, S>,
+        mut leaf: Leaf<'t, S>,
         head: Head,
         key: &[u8],
         body: &[u8],
@@ -342,9 +340,11 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         // then waits for the one that is locked here.
         while Page::open(&leaf.guard, block)?
             .high()
-            .is_some_and(|high| !search::precedes(target, high, compare))
+            .is_some_and(|high| search::compare_position(high, target, compare).is_le())
         {
-            leaf = self.tree.right_of(leaf)?;
+            leaf = self.tree.right_exclusive(&leaf)?.ok_or_else(|| {
+                Error::corrupt(block, "a page with an upper fence has no right sibling")
+            })?;
             block = self.tree.store.block_of(&leaf.guard);
             like = None;
         }
@@ -354,8 +354,8 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         }
         let page = Page::open(&leaf.guard, block)?;
         let slot = search::lower_bound(page, block, target, compare)?;
-        let key_below = slot < page.slot_count()
-            && search::matches(page, block, slot, key, compare)?;
+        let key_below =
+            slot < page.slot_count() && search::matches(page, slot, block, key, compare)?;
         self.tree.put(
             leaf,
             NewEntry {
