@@ -86,3 +86,10 @@ pub fn any_input(bytes: &[u8]) {
         operations_on(page_bytes, ops);
     }
 }
+
+/// Reads a metapage.
+pub fn meta(bytes: &[u8]) {
+    if bytes.len() >= 256 - LSN_BYTES {
+        let _ = Page::open(bytes, AT).map(|page| page.meta_body().len());
+    }
+}
