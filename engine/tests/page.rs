@@ -2,7 +2,9 @@
 
 mod fuzzed;
 
-use engine::compare::common_prefix_len;
+use engine::btree::Tree;
+use engine::compare::{Bytewise, common_prefix_len};
+use engine::mem::MemStore;
 use engine::page::apply::{Scratch, apply};
 use engine::page::cell::{EntryKind, Head, InnerCell, bit};
 use engine::page::check::check;
@@ -551,6 +553,29 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         fuzzed::any_input(&bytes);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_metapage_is_refused_without_a_panic(
+        layout in prop::collection::vec(any::<u8>(), 0..60),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let store = MemStore::new(8192);
+        Tree::<MemStore, Bytewise>::create(&store, &layout, true).unwrap();
+        let compare = Bytewise;
+        let meta = Tree::new(&store, &compare).meta().unwrap();
+        prop_assert_eq!(&meta.layout, &layout);
+        let mut body = meta.encode().unwrap();
+        for (at, flip) in &flips {
+            let at = at.index(body.len());
+            body[at] ^= flip;
+        }
+        fuzzed::meta(&body);
+        body.truncate(cut.index(body.len() + 1));
+        fuzzed::meta(&body);
     }
 }
 

@@ -196,7 +196,7 @@ impl PageStore for Standby {
         while self.replay.lock().held.contains(&at) {
             assert!(
                 self.step()?,
-                "the reader waits for block {at} while replay waits for the reader"
+                "a reader of block {at} waits for replay, or the other way round: a deadlock"
             );
         }
         if self.is_cancelled() {

@@ -254,6 +254,19 @@ impl TestSession {
         !self.stack.is_empty()
     }
 
+    /// How many transactions are open, one within the other.
+    pub fn depth(&self) -> usize {
+        self.stack.len()
+    }
+
+    /// A snapshot that sees the present command's writes too, as the next
+    /// command's will.
+    pub fn snapshot_after(&self) -> TestSnapshot {
+        let mut snapshot = self.snapshot();
+        snapshot.curcid.0 += 1;
+        snapshot
+    }
+
     /// The command that writes are made by.
     pub fn cid(&self) -> CommandId {
         self.cid

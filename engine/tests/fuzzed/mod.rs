@@ -1,12 +1,13 @@
 //! What the fuzz targets run, and the property tests as well: decoders and
 //! `apply` on arbitrary bytes. Each must come back; none may panic.
 
-use engine::BlockNumber;
+use engine::btree::Meta;
 use engine::page::apply::{Scratch, apply};
 use engine::page::cell::{InnerCell, LeafCell};
 use engine::page::check::check;
 use engine::page::{Page, PageKind, PositionBuf, op};
 use engine::store::LSN_BYTES;
+use engine::{BlockNumber, Level};
 
 const AT: BlockNumber = BlockNumber(1);
 
@@ -80,6 +81,7 @@ pub fn operations_on(page_bytes: &[u8], ops: &[u8]) {
 /// Splits the input into operations that make a page, and a page as it is.
 pub fn any_input(bytes: &[u8]) {
     cell(bytes);
+    meta(bytes);
     operations_on(&[0; 512 - LSN_BYTES], bytes);
     if let Some((page_bytes, ops)) = bytes.split_at_checked(256 - LSN_BYTES) {
         page(page_bytes);
@@ -87,9 +89,26 @@ pub fn any_input(bytes: &[u8]) {
     }
 }
 
-/// Reads a metapage.
-pub fn meta(bytes: &[u8]) {
-    if bytes.len() >= 256 - LSN_BYTES {
-        let _ = Page::open(bytes, AT).map(|page| page.meta_body().len());
+/// Reads the input as a metapage's body.
+pub fn meta(body: &[u8]) {
+    let mut bytes = vec![0; 8192 - LSN_BYTES];
+    let format = op::Ops::new().format(&op::Format {
+        kind: PageKind::Meta,
+        level: Level::LEAF,
+        flags: 0,
+        left: BlockNumber::NONE,
+        right: BlockNumber::NONE,
+        generation: 0,
+        prefix_len: 0,
+        low: None,
+        high: None,
+    });
+    let Some(body) = body.get(..body.len().min(8000)) else {
+        return;
+    };
+    let ops: Vec<u8> = format.meta(body).into();
+    apply(&mut bytes, &ops, &mut Scratch::new(8192)).expect("a body that fits");
+    if let Ok(meta) = Meta::decode(&bytes) {
+        assert!(Meta::decode(&bytes) == Ok(meta));
     }
 }
