@@ -484,7 +484,7 @@ fn run(mut model: Model, wishes: &[Wish], page_size: usize) -> Result<Vec<u8>, T
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn operations_make_of_a_page_what_the_model_says(
