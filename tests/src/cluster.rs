@@ -350,6 +350,16 @@ impl Cluster {
         for child in children {
             process::wait_gone(child, PATIENCE)?;
         }
+        // A server of an earlier run is not our child: it stays a zombie until
+        // whoever inherited it takes notice, and a new server would take it
+        // for a running one.
+        let start = Instant::now();
+        while process::exists(pid) && start.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if process::exists(pid) {
+            fs::remove_file(self.data().join("postmaster.pid"))?;
+        }
         Ok(())
     }
 

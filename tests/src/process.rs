@@ -29,6 +29,11 @@ pub fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
 }
 
+/// Whether the process id is taken, be it by a zombie.
+pub fn exists(pid: i32) -> bool {
+    stat(pid).is_some()
+}
+
 /// The direct children of a process.
 pub fn children(pid: i32) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
