@@ -4,7 +4,7 @@
 //! the server and, for a temporary cluster, removes its files.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -372,13 +372,13 @@ impl Cluster {
             "process {backend} is no backend of ours"
         );
         self.announce_crash();
+        let logged = fs::metadata(self.log_path())?.len();
         process::signal(backend, Signal::KILL)?;
         process::wait_gone(backend, PATIENCE)?;
         // Its siblings are still being ended; a connection made now would be cut.
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            let restarted = self.log_since_crash().contains("database system is ready");
-            if restarted {
+            if self.log_since(logged)?.contains("database system is ready") {
                 return self.wait_accepting();
             }
             ensure!(
@@ -391,12 +391,13 @@ impl Cluster {
         bail!("the server did not restart itself:\n{}", self.log_tail(15))
     }
 
-    fn log_since_crash(&self) -> String {
-        let log = self.log();
-        match log.rfind("was terminated by signal 9") {
-            Some(at) => log[at..].to_owned(),
-            None => String::new(),
-        }
+    /// What the server has logged after the log's first `offset` bytes.
+    pub fn log_since(&self, offset: u64) -> Result<String> {
+        let mut file = File::open(self.log_path())?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn reap(&mut self, pid: i32) -> Result<()> {
@@ -575,6 +576,16 @@ impl Cluster {
     pub fn leave_running(mut self) {
         self.child = None;
         self.options.outlives_us = true;
+    }
+
+    /// Stops the server and keeps its files for whoever has to understand a
+    /// failure; returns where they are.
+    pub fn keep(mut self) -> Result<PathBuf> {
+        self.stop(StopMode::Immediate)?;
+        if let Some(temporary) = self.temporary.take() {
+            let _ = temporary.keep();
+        }
+        Ok(self.directory.clone())
     }
 
     /// Path of a relation's first file, relative parts resolved.

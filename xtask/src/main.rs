@@ -8,6 +8,7 @@
 
 mod cargo;
 mod check;
+mod crash;
 mod demo;
 mod install;
 mod prepare;
@@ -40,6 +41,8 @@ enum Command {
     Test(test::Choice),
     /// The main job on real data: load, compare with heap, crash, verify.
     Demo,
+    /// Random work, SIGKILLs at random moments, and an audit after each.
+    Crash(crash::Plan),
     /// A private server with the extension preloaded.
     Server {
         #[command(subcommand)]
@@ -62,6 +65,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Command::Check => check::run(),
         Command::Test(choice) => test::run(am, &choice),
         Command::Demo => demo::run(am),
+        Command::Crash(plan) => crash::run(am, &plan),
         Command::Server { action } => server::run(am, &action),
         Command::Install { pg_config, destdir } => install::run(&pg_config, destdir.as_deref()),
     }
