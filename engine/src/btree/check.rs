@@ -239,20 +239,20 @@ impl<S: PageStore, C: Compare> Checker<'_, S, C> {
         } else {
             self.report.inner_pages += 1;
         }
+        if page.has(flag::ORDERED) != self.ordered {
+            self.problem(block, "the flag ORDERED is wrong");
+        }
         if let Err(error) = page::check::check(page.bytes(), block) {
             self.refuse(block, error);
             return;
         }
-        if page.has(flag::ORDERED) != self.ordered {
-            self.problem(block, "the flag ORDERED is wrong");
-        }
         if page.prefix_len() != prefix_for(page, page.low(), page.high()) {
             self.problem(block, "its prefix is not that of its fences");
         }
-        if let (Some(low), Some(high)) = (page.low(), page.high()) {
-            if compare_positions(low, high, self.compare).is_ge() {
-                self.problem(block, "its fences are out of order");
-            }
+        if let (Some(low), Some(high)) = (page.low(), page.high())
+            && compare_positions(low, high, self.compare).is_ge()
+        {
+            self.problem(block, "its fences are out of order");
         }
         let mut last: Option<PositionBuf> = None;
         for slot in 0..page.slot_count() {
@@ -276,13 +276,11 @@ impl<S: PageStore, C: Compare> Checker<'_, S, C> {
             if !from_low || !to_high {
                 self.problem(block, format!("slot {slot} lies outside the page's fences"));
             }
-            if !is_leaf {
-                if let Ok(cell) = page.inner_cell(slot, block) {
-                    downlinks.push(Downlink {
-                        low: position.clone(),
-                        block: cell.child,
-                    });
-                }
+            if !is_leaf && let Ok(cell) = page.inner_cell(slot, block) {
+                downlinks.push(Downlink {
+                    low: position.clone(),
+                    block: cell.child,
+                });
             }
             last = Some(position);
         }

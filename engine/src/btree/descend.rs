@@ -117,7 +117,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
 
     /// The leaf that contains the target, share-locked.
     pub fn leaf(&self, target: Target<'_>) -> Result<S::Shared<'t>> {
-        self.leaf_shared(Goal::at(target), None)
+        self.leaf_shared(Goal::at(target), None, &mut Path::new())
     }
 
     /// The leaf that contains the target, exclusively locked, without an
@@ -201,7 +201,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// this position. It may begin before it, if leaves were merged since; the
     /// caller goes on at the position, not at the first slot.
     pub fn right_leaf(&self, high: Position<'_>, hint: BlockNumber) -> Result<S::Shared<'t>> {
-        self.leaf_shared(Goal::at(Target::of(high)), Some(hint))
+        self.leaf_shared(Goal::at(Target::of(high)), Some(hint), &mut Path::new())
     }
 
     /// The leaf before `low`, a leaf's lower fence that was noted with its
@@ -216,17 +216,21 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     ) -> Result<Option<S::Shared<'t>>> {
         match low {
             None => Ok(None),
-            Some(low) => self.leaf_shared(Goal::below(low), Some(hint)).map(Some),
+            Some(low) => self
+                .leaf_shared(Goal::below(low), Some(hint), &mut Path::new())
+                .map(Some),
         }
     }
 
+    /// The leaf that contains a goal, share-locked: from a hint to the right,
+    /// or from the root.
     pub(super) fn leaf_shared(
         &self,
         goal: Goal<'_>,
         hint: Option<BlockNumber>,
+        path: &mut Path,
     ) -> Result<S::Shared<'t>> {
         let mut hint = hint.filter(|block| block.is_some());
-        let mut path = Path::new();
         for _ in 0..RESTARTS_MAX {
             let hinted = hint.is_some();
             let mut found = match hint.take() {
@@ -234,7 +238,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                     block,
                     as_root: false,
                 },
-                None => self.descend(goal, Level::LEAF, &mut path)?,
+                None => self.descend(goal, Level::LEAF, path)?,
             };
             loop {
                 let guard = self.store.read(found.block)?;

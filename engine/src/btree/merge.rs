@@ -32,12 +32,18 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     pub fn merge_right(&self, target: Target<'_>) -> Result<bool> {
         let goal = Goal::at(target);
         let mut path = Path::new();
-        let found = self.descend(goal, Level::LEAF, &mut path)?;
-        let Some(outer_block) = self.left_of_goal(goal, found.block)? else {
-            return Ok(false);
+        // The leaf is looked at first, for its left sibling has to be locked
+        // before it is.
+        let (outer_block, left_block) = {
+            let guard = self.leaf_shared(goal, None, &mut path)?;
+            let block = self.store.block_of_shared(&guard);
+            let page = Page::open(&guard, block)?;
+            if !page.right().is_some() {
+                return Ok(false);
+            }
+            (page.left(), block)
         };
         self.store.pace(point::MERGE_BEFORE_LOCKS);
-        let (outer_block, left_block) = outer_block;
         let mut outer = if outer_block.is_some() {
             let guard = self.store.lock(outer_block)?;
             let page = Page::open(&guard, outer_block)?;
@@ -115,21 +121,6 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         drop(left);
         self.store.offer(left_block);
         Ok(true)
-    }
-
-    /// The leaf that contains the goal and its left sibling, both unlocked.
-    fn left_of_goal(
-        &self,
-        goal: Goal<'_>,
-        hint: BlockNumber,
-    ) -> Result<Option<(BlockNumber, BlockNumber)>> {
-        let guard = self.leaf_shared(goal, Some(hint))?;
-        let block = self.store.block_of_shared(&guard);
-        let page = Page::open(&guard, block)?;
-        if !page.right().is_some() {
-            return Ok(None);
-        }
-        Ok(Some((page.left(), block)))
     }
 }
 

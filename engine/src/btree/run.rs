@@ -99,10 +99,12 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let put: usize = runs.iter().map(|(_, cells)| cells.iter().count()).sum();
         if put == 0 {
             let slot = lower_bound(page, block, Target::of(position_of(first)), self.compare)?;
-            if last_leaf && slot == count && count > 0 {
-                if let Some(put) = self.split_for_run(&mut leaf, entries)? {
-                    return Ok(put);
-                }
+            if last_leaf
+                && slot == count
+                && count > 0
+                && let Some(put) = self.split_for_run(&mut leaf, entries)?
+            {
+                return Ok(put);
             }
             let entry = NewEntry {
                 head: first.head,

@@ -1,6 +1,8 @@
 //! Tests of the tree on the memory store.
 
 mod concurrency;
+mod damage;
+mod loads;
 mod model;
 mod promises;
 

@@ -1,0 +1,280 @@
+//! How full pages get, what is logged, and the largest that fits.
+
+use super::promises::scrambled;
+use super::*;
+use crate::btree::{Bulk, FILL_PERCENT, RunEntry};
+use crate::error::Error;
+use crate::page::cell::bit;
+use crate::page::op::Ops;
+use crate::page::{cell_bytes_max, flag, key_bytes_max};
+
+#[test]
+fn an_entry_that_needs_a_page_for_itself_finds_one() {
+    for page_size in [256, 512, 8192] {
+        let store = ordered_store(page_size);
+        let tree = Tree::new(&store, &Bytewise);
+        let longest = key_bytes_max(page_size);
+        let key = |last: u8| {
+            let mut key = vec![9; longest];
+            key[longest - 1] = last;
+            key
+        };
+        for number in [10, 20, 30, 40] {
+            put(&tree, put_head(1), &key(number), &vec![1; page_size / 8]).unwrap();
+        }
+        let head = put_head(1);
+        let room = cell_bytes_max(page_size) - 7 - crate::btree::measure::key_len(longest);
+        let body = vec![3; room];
+        for number in [25, 15, 35, 5, 45, 26] {
+            put(&tree, head, &key(number), &body).unwrap();
+            checked(&store, &Bytewise);
+        }
+        let mut sorted = [10, 20, 30, 40, 25, 15, 35, 5, 45, 26];
+        sorted.sort_unstable();
+        let rows = scan_forward(&tree, Target::First, || ());
+        let found: Vec<u8> = rows.iter().map(|row| row.0[longest - 1]).collect();
+        assert_eq!(found, sorted);
+    }
+}
+
+#[test]
+fn what_no_page_can_hold_is_refused_before_anything_changes() {
+    let store = ordered_store(512);
+    let tree = Tree::new(&store, &Bytewise);
+    put(&tree, put_head(1), b"a", b"").unwrap();
+    let before = store.log_end();
+    let long = vec![1; key_bytes_max(512) + 1];
+    assert!(matches!(
+        put(&tree, put_head(1), &long, b""),
+        Err(Error::KeyTooLarge {
+            size: 41,
+            limit: 40
+        })
+    ));
+    let large = vec![1; cell_bytes_max(512)];
+    assert!(matches!(
+        put(&tree, put_head(1), b"k", &large),
+        Err(Error::RowTooLarge { .. })
+    ));
+    // Of a run the entries before are put, and the bad one is refused when it
+    // is the first.
+    let run = [
+        RunEntry {
+            head: put_head(1),
+            key: b"k",
+            body: b"",
+        },
+        RunEntry {
+            head: put_head(1),
+            key: &long,
+            body: b"",
+        },
+    ];
+    assert_eq!(store.log_end(), before);
+    let leaf = tree.leaf_exclusive(Target::Before(b"k")).unwrap();
+    assert_eq!(tree.put_run(leaf, &run), Ok(1));
+    let before = store.log_end();
+    let leaf = tree.leaf_exclusive(Target::Before(b"k")).unwrap();
+    assert!(matches!(
+        tree.put_run(leaf, &run[1..]),
+        Err(Error::KeyTooLarge { .. })
+    ));
+    assert_eq!(store.log_end(), before);
+}
+
+fn fill_percent(report: &check::Report, page_size: usize) -> usize {
+    let usable = report.leaf_pages as usize * (page_size - 56);
+    100 * (usable - report.free_bytes as usize) / usable
+}
+
+#[test]
+fn ascending_loads_leave_full_leaves() {
+    // Rows as wide as to make the last leaf's missing prefix matter little.
+    let rows: Vec<[u8; 4]> = (0..5000).map(number_key).collect();
+    let one_by_one = ordered_store(2048);
+    let tree = Tree::new(&one_by_one, &Bytewise);
+    for key in &rows {
+        put(&tree, put_head(1), key, &[5; 40]).unwrap();
+    }
+    let batched = ordered_store(2048);
+    let tree = Tree::new(&batched, &Bytewise);
+    let mut rest: &[[u8; 4]] = &rows;
+    while !rest.is_empty() {
+        let run: Vec<RunEntry<'_>> = rest
+            .iter()
+            .take(200)
+            .map(|key| RunEntry {
+                head: put_head(1),
+                key,
+                body: &[5; 40],
+            })
+            .collect();
+        let leaf = tree.leaf_exclusive(Target::Before(run[0].key)).unwrap();
+        let put = tree.put_run(leaf, &run).unwrap();
+        rest = &rest[put..];
+    }
+    let built = MemStore::recording(2048);
+    let mut bulk = Bulk::new(&built, &Bytewise, b"").unwrap();
+    for key in &rows {
+        bulk.add(put_head(1), key, &[5; 40]).unwrap();
+    }
+    bulk.finish().unwrap();
+    for (store, least) in [(&one_by_one, 80), (&batched, 86), (&built, 86)] {
+        let report = checked(store, &Bytewise);
+        assert_eq!(report.entries, 5000);
+        let fill = fill_percent(&report, 2048);
+        assert!(
+            (least..=FILL_PERCENT + 2).contains(&fill),
+            "{fill} percent, not {least}"
+        );
+    }
+    // Nothing is moved: what is logged is little more than the rows.
+    let logged = |store: &MemStore| -> usize {
+        let entries = store.entries();
+        let bytes = entries.iter().map(|entry| match entry {
+            crate::mem::Entry::Change { record, .. } => {
+                record.changes.iter().map(|change| change.ops.len()).sum()
+            }
+            crate::mem::Entry::End { .. } => 0,
+        });
+        bytes.sum()
+    };
+    let payload = 5000 * (40 + 4 + 8 + 2);
+    assert!(logged(&batched) < payload * 11 / 10, "{}", logged(&batched));
+    assert!(logged(&built) < payload * 11 / 10, "{}", logged(&built));
+}
+
+#[test]
+fn a_hot_chain_packs_old_versions_to_the_right() {
+    let store = ordered_store(1024);
+    let tree = Tree::new(&store, &Bytewise);
+    put(&tree, put_head(1), b"a", b"").unwrap();
+    put(&tree, put_head(1), b"z", b"").unwrap();
+    for sequence in 1..2000 {
+        put(&tree, put_head(sequence), b"hot", &[4; 30]).unwrap();
+    }
+    let report = checked(&store, &Bytewise);
+    let fill = fill_percent(&report, 1024);
+    assert!(fill >= 80, "{fill} percent");
+}
+
+#[test]
+fn a_new_version_shares_the_key_and_the_likeness_of_the_old_one() {
+    let store = ordered_store(8192);
+    let tree = Tree::new(&store, &Bytewise);
+    let key = [8; 100];
+    let mut body = vec![6; 500];
+    put(&tree, put_head(1), &key, &body).unwrap();
+    body[250] = 7;
+    put(&tree, put_head(2), &key, &body).unwrap();
+    let entries = store.entries();
+    let Some(crate::mem::Entry::Change { record, .. }) = entries.last() else {
+        panic!("a put is logged");
+    };
+    assert!(record.changes[0].ops.len() < 40, "{record:?}");
+    let report = checked(&store, &Bytewise);
+    assert_eq!(report.entries, 2);
+    let used = 8192 - 56 - report.free_bytes;
+    assert!(used < 500 + 100 + 500 + 40, "the key stands once: {used}");
+}
+
+#[test]
+fn bulk_built_trees_hold_what_was_added() {
+    for (page_size, count) in [(256, 0), (256, 1), (256, 700), (512, 3000), (8192, 3000)] {
+        let store = MemStore::recording(page_size);
+        let mut bulk = Bulk::new(&store, &Bytewise, b"layout").unwrap();
+        bulk.set_next_row_id(77);
+        let mut expected = Vec::new();
+        for number in 0..count {
+            // Long shared stems that change now and then, and some histories.
+            let key = [number / 300, 5, number]
+                .map(|part: u32| (part as u16).to_be_bytes())
+                .concat();
+            let versions = if number % 50 == 0 { 40 } else { 1 };
+            for sequence in (1..=versions).rev() {
+                let body = vec![sequence as u8; (scrambled(number) % 20) as usize];
+                bulk.add(put_head(sequence), &key, &body).unwrap();
+                expected.push((key.clone(), sequence, body));
+            }
+        }
+        bulk.finish().unwrap();
+        checked(&store, &Bytewise);
+        let tree = Tree::new(&store, &Bytewise);
+        assert_eq!(scan_forward(&tree, Target::First, || ()), expected);
+        assert_eq!(tree.meta().unwrap().next_row_id, 77);
+        for number in 0..50 {
+            put(&tree, put_head(1), &[9, number, 1, 1, 1, 1], b"new").unwrap();
+            checked(&store, &Bytewise);
+        }
+        let backwards = MemStore::recording(page_size);
+        let mut bulk = Bulk::new(&backwards, &Backwards, b"").unwrap();
+        let mut reversed: Vec<_> = expected.clone();
+        reversed.sort_by(|left, right| {
+            Backwards
+                .compare(&left.0, &right.0)
+                .then(right.1.cmp(&left.1))
+        });
+        for (key, sequence, body) in &reversed {
+            bulk.add(put_head(*sequence), key, body).unwrap();
+        }
+        bulk.finish().unwrap();
+        checked(&backwards, &Backwards);
+        let tree = Tree::new(&backwards, &Backwards);
+        assert_eq!(scan_forward(&tree, Target::First, || ()), reversed);
+    }
+}
+
+#[test]
+fn an_unfinished_bulk_build_is_nobodys_tree() {
+    let store = MemStore::recording(256);
+    let mut bulk = Bulk::new(&store, &Bytewise, b"").unwrap();
+    for number in 0..100 {
+        bulk.add(put_head(1), &number_key(number), &[1; 10])
+            .unwrap();
+    }
+    let tree = Tree::new(&store, &Bytewise);
+    assert!(matches!(
+        tree.leaf(Target::First),
+        Err(Error::Corrupt { .. })
+    ));
+    bulk.finish().unwrap();
+    assert_eq!(scan_forward(&tree, Target::First, || ()).len(), 100);
+}
+
+#[test]
+fn all_frozen_is_cleared_by_what_is_not() {
+    let store = ordered_store(512);
+    let tree = Tree::new(&store, &Bytewise);
+    let frozen = Head {
+        flags: bit::FROZEN,
+        cid: CommandId(0),
+        ..put_head(1)
+    };
+    put(&tree, frozen, b"a", b"").unwrap();
+    let mark = |tree: &Tree<'_, MemStore, Bytewise>| {
+        let mut leaf = tree.leaf_exclusive(Target::First).unwrap();
+        let ops = Ops::new().flags(flag::ALL_FROZEN, 0);
+        tree.commit_leaf(&mut leaf, RecordKind::Prune, ops, Xid::NONE);
+    };
+    let marked = |tree: &Tree<'_, MemStore, Bytewise>| {
+        let guard = tree.leaf(Target::First).unwrap();
+        Page::open(&guard, BlockNumber(1))
+            .unwrap()
+            .has(flag::ALL_FROZEN)
+    };
+    mark(&tree);
+    put(&tree, frozen, b"b", b"").unwrap();
+    assert!(marked(&tree));
+    put(&tree, put_head(1), b"c", b"").unwrap();
+    assert!(!marked(&tree));
+    // And through a split.
+    let store = ordered_store(256);
+    let tree = Tree::new(&store, &Bytewise);
+    for number in 0..4 {
+        put(&tree, frozen, &number_key(number), &[0; 25]).unwrap();
+    }
+    mark(&tree);
+    put(&tree, put_head(2), &number_key(2), &[0; 60]).unwrap();
+    let report = checked(&store, &Bytewise);
+    assert_eq!(report.leaf_pages, 2);
+}
