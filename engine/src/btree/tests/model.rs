@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::btree::RunEntry;
 use crate::btree::measure::{key_len, keyless_len};
 use crate::btree::search::compare_positions;
+use crate::btree::{Bulk, RunEntry};
 use crate::page::op::Ops;
 use crate::page::{Position, cell_bytes_max, key_bytes_max};
 use crate::types::SlotNumber;
@@ -253,6 +253,55 @@ proptest! {
     #[test]
     fn a_tree_in_another_order_is_a_sorted_list(steps in steps(256)) {
         history_matches(&Backwards, 256, &steps);
+    }
+}
+
+/// Builds from sorted entries of any sizes, then goes on as any tree.
+fn built_matches<C: Compare>(compare: &C, page_size: usize, entries: &[(Vec<u8>, u64, usize)]) {
+    let store = MemStore::recording(page_size);
+    let mut model = Model {
+        compare,
+        page_size,
+        rows: Vec::new(),
+    };
+    for (key, sequence, size) in entries {
+        if let Err(at) = model.find(key, *sequence) {
+            let body = model.body(put_head(*sequence), key, *size);
+            model.rows.insert(at, (key.clone(), *sequence, body));
+        }
+    }
+    let mut bulk = Bulk::new(&store, compare, b"").unwrap();
+    for (key, sequence, body) in &model.rows {
+        bulk.add(put_head(*sequence), key, body).unwrap();
+    }
+    bulk.finish().unwrap();
+    assert_eq!(checked(&store, compare).entries, model.rows.len() as u64);
+    let tree = Tree::new(&store, compare);
+    assert_eq!(scan_forward(&tree, Target::First, || ()), model.rows);
+    for (key, _, size) in entries {
+        model.step(&tree, &Step::Put(key.clone(), *size));
+        checked(&store, compare);
+    }
+    assert_eq!(scan_forward(&tree, Target::First, || ()), model.rows);
+}
+
+fn sorted_entries(page_size: usize) -> impl Strategy<Value = Vec<(Vec<u8>, u64, usize)>> {
+    let entry = (a_key(key_bytes_max(page_size)), 1u64..9, a_size(page_size));
+    proptest::collection::vec(entry, 0..150)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_built_tree_is_a_sorted_list(entries in sorted_entries(256)) {
+        built_matches(&Bytewise, 256, &entries);
+        built_matches(&Backwards, 256, &entries);
+    }
+
+    #[test]
+    fn a_tree_built_on_larger_pages_is_a_sorted_list(entries in sorted_entries(1024)) {
+        built_matches(&Bytewise, 1024, &entries);
     }
 }
 
