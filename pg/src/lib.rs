@@ -8,6 +8,7 @@ pub mod error;
 mod ffi;
 pub mod guc;
 pub mod handoff;
+pub mod organize;
 pub mod row;
 pub mod shmem;
 pub mod slot;
