@@ -13,6 +13,11 @@ mod deform;
 mod encode;
 mod layout;
 mod organize;
+#[cfg(test)]
+#[expect(non_upper_case_globals, non_snake_case, reason = "the server's names")]
+mod stub;
+#[cfg(test)]
+mod tests;
 mod varlena;
 
 pub use attribute::{Attribute, Source};
