@@ -4,9 +4,11 @@
 //! traits it implements, and below `am` and `index`, which see the server
 //! through it.
 
+pub mod ddl;
 pub mod error;
 mod ffi;
 pub mod guc;
+pub mod handles;
 pub mod handoff;
 pub mod organize;
 pub mod row;

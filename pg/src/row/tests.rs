@@ -407,7 +407,13 @@ fn a_thousand_columns_have_a_trailer_that_says_so() {
     let types = vec![(Type::Int2, false); 1000];
     let layout = layout(&types, &[]);
     let row: Vec<_> = (0..1000)
-        .map(|n| if n % 7 == 0 { Value::Null } else { Value::Number(n) })
+        .map(|n| {
+            if n % 7 == 0 {
+                Value::Null
+            } else {
+                Value::Number(n)
+            }
+        })
         .collect();
     let (values, nulls, _memory) = datums(&types, &row);
     let mut payload = Vec::new();

@@ -1,0 +1,84 @@
+//! What can be asked of a relation by its oid.
+
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pgrx::pg_sys;
+
+/// Our table access methods. There are never more than these two.
+static TABLE_AMS: [AtomicPtr<pg_sys::TableAmRoutine>; 2] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
+
+/// Makes a table AM known as ours; to be called from `_PG_init`.
+pub fn register_table_am(routine: &'static pg_sys::TableAmRoutine) {
+    let routine = std::ptr::from_ref(routine).cast_mut();
+    let known = |place: &AtomicPtr<_>| place.load(Ordering::Relaxed) == routine;
+    if TABLE_AMS.iter().any(known) {
+        return;
+    }
+    let free = TABLE_AMS
+        .iter()
+        .find(|place| place.load(Ordering::Relaxed).is_null());
+    free.expect("there are no more table AMs than places")
+        .store(routine, Ordering::Relaxed);
+}
+
+/// Whether an open relation is a table of ours.
+///
+/// # Safety
+/// `relation` is open.
+pub unsafe fn is_ours(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's promise.
+    let routine = unsafe { (*relation).rd_tableam }.cast_mut();
+    !routine.is_null()
+        && TABLE_AMS
+            .iter()
+            .any(|place| place.load(Ordering::Relaxed) == routine)
+}
+
+/// Asks something of a relation that the caller's statement has locked, or of
+/// one that may be gone (then `None`).
+fn ask<R>(relation: pg_sys::Oid, question: impl FnOnce(pg_sys::Relation) -> R) -> Option<R> {
+    // SAFETY: the relcache returns null for what is not there; what it returns
+    // is open until it is closed.
+    unsafe {
+        let open = pg_sys::RelationIdGetRelation(relation);
+        if open.is_null() {
+            return None;
+        }
+        let answer = question(open);
+        pg_sys::RelationClose(open);
+        Some(answer)
+    }
+}
+
+fn is_partitioned(relation: pg_sys::Relation) -> bool {
+    // SAFETY: called on open relations only.
+    unsafe { (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE }
+}
+
+/// Whether rows of the relation may be ours: it is a table of ours, or a
+/// partitioned one, whose leaves may be.
+pub fn may_hold_ours(relation: pg_sys::Oid) -> bool {
+    // SAFETY: `ask` passes an open relation.
+    ask(relation, |open| {
+        is_partitioned(open) || unsafe { is_ours(open) }
+    })
+    .unwrap_or(false)
+}
+
+/// Whether changes of the relation's rows may queue AFTER ROW triggers,
+/// foreign keys and deferred constraints included. A partitioned table's
+/// leaves may have triggers of their own.
+pub fn may_fire_after_row(relation: pg_sys::Oid) -> bool {
+    ask(relation, |open| {
+        // SAFETY: the relation is open, its trigger description null or whole.
+        let triggers = unsafe { (*open).trigdesc.as_ref() };
+        is_partitioned(open)
+            || triggers.is_some_and(|triggers| {
+                triggers.trig_insert_after_row
+                    || triggers.trig_update_after_row
+                    || triggers.trig_delete_after_row
+            })
+    })
+    .unwrap_or(true)
+}
