@@ -128,7 +128,7 @@ pub fn scan<S: PageStore, T: Transactions>(
             if let Some(last) = &last {
                 let ascends = direction == Direction::Forward;
                 assert_eq!(
-                    &row.key[..] > &last[..],
+                    row.key > &last[..],
                     ascends,
                     "rows come in key order, each once"
                 );
