@@ -6,8 +6,8 @@
 //! the middle of a load. Every claim that is printed has been checked.
 
 mod interrupt;
-mod load;
-mod packages;
+pub mod load;
+pub mod packages;
 mod query;
 mod transfer;
 

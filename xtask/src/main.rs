@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod check;
 mod crash;
@@ -41,6 +42,11 @@ enum Command {
     Test(test::Choice),
     /// The main job on real data: load, compare with heap, crash, verify.
     Demo,
+    /// Measure against heap + btree in the same run.
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
     /// Random work, SIGKILLs at random moments, and an audit after each.
     Crash(crash::Plan),
     /// A private server with the extension preloaded.
@@ -65,6 +71,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Command::Check => check::run(),
         Command::Test(choice) => test::run(am, &choice),
         Command::Demo => demo::run(am),
+        Command::Bench { what } => bench::run(am, &what),
         Command::Crash(plan) => crash::run(am, &plan),
         Command::Server { action } => server::run(am, &action),
         Command::Install { pg_config, destdir } => install::run(&pg_config, destdir.as_deref()),
