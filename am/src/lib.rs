@@ -1,1 +1,31 @@
-//! am
+//! Table access methods: the [`TableAm`] trait, by which a storage engine
+//! stands under SQL, and `iot` on it.
+//!
+//! `src → am, index → pg → engine → rowref`: this crate turns PostgreSQL's
+//! callbacks into calls of the trait and back, and `index` knows nothing of it
+//! but what lies in `pg::handoff`. Read `README.md` first.
+
+mod create;
+mod estimate;
+mod fetch;
+mod insert;
+mod iot;
+mod isolation;
+mod modify;
+mod open;
+mod parallel;
+mod routine;
+mod row_handle;
+mod row_id;
+mod sample;
+mod scan;
+mod table_am;
+mod unique;
+mod vacuum;
+mod wait;
+
+pub use create::organize;
+pub use iot::Iot;
+pub use open::open;
+pub use routine::routine;
+pub use table_am::TableAm;

@@ -83,6 +83,39 @@ impl<T> OrRaise<T> for engine::Result<T> {
     }
 }
 
+impl<T> OrRaise<T> for Result<T, crate::row::Error> {
+    #[inline]
+    unsafe fn or_raise(self, relation: pg_sys::Relation) -> T {
+        match self {
+            Ok(value) => value,
+            // SAFETY: the caller's promise.
+            Err(error) => unsafe { raise_row(relation, &error) },
+        }
+    }
+}
+
+/// Reports a row that cannot be laid out or read.
+///
+/// # Safety
+/// `relation` is open.
+unsafe fn raise_row(relation: pg_sys::Relation, error: &crate::row::Error) -> ! {
+    // SAFETY: the caller's promise.
+    let name = unsafe { name_of(relation) };
+    raise(if error.is_corruption() {
+        report(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            format!("a row of relation \"{name}\" is corrupt: {error}"),
+            "Run rowref.verify on the relation to learn the extent, then restore it from a backup.",
+        )
+    } else {
+        report(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("the key of relation \"{name}\" does not take this value: {error}"),
+            "Consider a key on a hash of the value.",
+        )
+    })
+}
+
 /// Refuses what is not there: `feature` reads as the subject of
 /// "… is not supported".
 pub fn unsupported(feature: &str, hint: &str) -> ! {
@@ -109,6 +142,26 @@ pub fn raise_with(
         report = report.set_hint(hint);
     }
     raise(report)
+}
+
+/// A key that exists already, in PostgreSQL's own words. `described` is what
+/// `BuildIndexValueDescription` makes of the key, null where the user may not
+/// see it.
+///
+/// # Safety
+/// Both relations are open.
+pub unsafe fn duplicate_key(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    described: *const std::ffi::c_char,
+) -> ! {
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            crate::ffi::rowref_duplicate_key(table, index, described);
+        });
+    }
+    unreachable!("an ERROR does not return")
 }
 
 /// NOWAIT met a lock: PostgreSQL's own words for it.

@@ -10,6 +10,7 @@ mod ffi;
 pub mod guc;
 pub mod handles;
 pub mod handoff;
+pub mod memory;
 pub mod organize;
 pub mod row;
 pub mod shmem;

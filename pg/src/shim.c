@@ -287,3 +287,21 @@ rowref_addin_shmem_init_lock(void)
 {
 	return AddinShmemInitLock;
 }
+
+/* ---- errors ---- */
+
+/*
+ * Guarded, and does not return.  The message is the one that users and drivers
+ * know from PostgreSQL's own unique indexes, with the error's table and
+ * constraint fields, which pgrx has no way to set.
+ */
+void
+rowref_duplicate_key(Relation table, Relation index, const char *described)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("duplicate key value violates unique constraint \"%s\"",
+					RelationGetRelationName(index)),
+			 described ? errdetail("Key %s already exists.", described) : 0,
+			 errtableconstraint(table, RelationGetRelationName(index))));
+}

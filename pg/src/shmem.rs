@@ -15,6 +15,24 @@ use crate::version::server;
 struct Shared {
     /// The next epoch of handles; stays at `u32::MAX` once there.
     epoch: AtomicU32,
+    /// The number under which locks of parallel scans are waited for.
+    tranche: i32,
+}
+
+/// The tranche of the lightweight locks of parallel scans, named for
+/// `pg_stat_activity` on first use.
+pub fn tranche() -> i32 {
+    thread_local!(static NAMED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+    require_preloaded();
+    // SAFETY: shared memory lives as long as the process, and the tranche's
+    // number is not written after start-up; the name is a constant.
+    unsafe {
+        let tranche = (*SHARED.load(Ordering::Relaxed)).tranche;
+        if !NAMED.replace(true) {
+            pg_sys::LWLockRegisterTranche(tranche, c"PgRowrefParallelScan".as_ptr());
+        }
+        tranche
+    }
 }
 
 /// Set once the segment is there; inherited by every session.
@@ -105,6 +123,7 @@ unsafe extern "C-unwind" fn startup() {
         if !found {
             shared.write(Shared {
                 epoch: AtomicU32::new(first_epoch()),
+                tranche: pg_sys::LWLockNewTrancheId(),
             });
         }
         pg_sys::LWLockRelease(lock);

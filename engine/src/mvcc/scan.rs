@@ -289,6 +289,13 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         }
     }
 
+    /// Whether there is no entry at all, dead or alive.
+    pub fn is_empty(&self) -> Result<bool> {
+        let guard = self.tree.leaf(Target::First)?;
+        let page = Page::open(&guard, self.tree.store.block_of_shared(&guard))?;
+        Ok(page.slot_count() == 0 && page.high().is_none())
+    }
+
     /// Copies the rows of one block, whichever it is: for samples (ANALYZE,
     /// TABLESAMPLE), which choose blocks and not keys. Returns how many
     /// versions it holds that nobody sees any more, or `None` for a page that

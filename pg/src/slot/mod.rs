@@ -5,6 +5,7 @@
 //! why nothing in it has a destructor. The verbs: `store`, `fetch` (columns and
 //! system attributes), `copy` (into and out of other kinds of slots).
 
+mod columns;
 mod copy;
 mod fetch;
 mod store;
@@ -19,6 +20,7 @@ use pgrx::pg_sys;
 
 use crate::row::{Arena, Cursor, TableLayout};
 
+pub use columns::{clear_any, columns};
 pub use store::{set_head, store, store_borrowed};
 
 /// The callbacks, which also mark a slot as ours.

@@ -15,7 +15,7 @@ use crate::wal;
 // What the server prepares in every backend without being asked (rule 28): a
 // chunk for the header, and one for each block.
 const _: () = assert!(Record::BLOCKS_MAX <= pg_sys::XLR_NORMAL_MAX_BLOCK_ID as usize + 1);
-const _: () = assert!(1 + Record::BLOCKS_MAX <= pg_sys::XLR_NORMAL_RDATAS as usize);
+const _: () = assert!(Record::BLOCKS_MAX < pg_sys::XLR_NORMAL_RDATAS as usize);
 
 thread_local! {
     /// Room to rebuild a page in; made before the first critical section,

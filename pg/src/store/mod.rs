@@ -10,7 +10,7 @@ mod guard;
 mod hint;
 mod image;
 
-pub use crate::version::server::{RelationFile, copy_files, file_of};
+pub use crate::version::server::{RelationFile, copy_files, file_number, file_of, has_storage};
 pub(crate) use commit::{apply_in_scratch, with_scratch};
 pub use create::create_storage;
 pub use guard::{ExclusivePage, SharedPage};

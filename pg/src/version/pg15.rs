@@ -39,7 +39,33 @@ pub(crate) fn file_from_numbers([tablespace, database, relation]: [u32; 3]) -> R
     }
 }
 
-/// Where an open relation's storage lies.
+/// The number of the file that an open relation is kept in.
+///
+/// # Safety
+/// `relation` is open.
+pub unsafe fn file_number(relation: pg_sys::Relation) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { (*relation).rd_node.relNode.to_u32() }
+}
+
+/// Whether the file that a relation has now holds a block.
+///
+/// # Safety
+/// `relation` is open, and may be one whose storage is just being made.
+pub unsafe fn has_storage(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's promise; a file that is not there yet is asked for
+    // by existence before its size.
+    unsafe {
+        if (*relation).rd_node.relNode == pg_sys::InvalidOid {
+            return false;
+        }
+        let smgr = pg_sys::smgropen((*relation).rd_node, (*relation).rd_backend);
+        pg_sys::smgrexists(smgr, pg_sys::ForkNumber::MAIN_FORKNUM)
+            && pg_sys::smgrnblocks(smgr, pg_sys::ForkNumber::MAIN_FORKNUM) > 0
+    }
+}
+
+/// The file that `relation` is kept in.
 ///
 /// # Safety
 /// `relation` is open.
@@ -204,5 +230,74 @@ unsafe extern "C-unwind" fn requested() {
     for hook in hooks.into_iter().flatten() {
         // SAFETY: hooks of the server's own type.
         unsafe { guarded(|| hook()) };
+    }
+}
+
+/// What a VACUUM works with.
+pub struct VacuumCutoffs {
+    /// The oldest transaction whose effects somebody may not see yet.
+    pub oldest_xmin: pg_sys::TransactionId,
+    /// Becomes `relminmxid`.
+    pub oldest_multixact: pg_sys::MultiXactId,
+}
+
+/// The cut-offs for a VACUUM that begins now.
+///
+/// # Safety
+/// `relation` is open and `params` are the command's.
+pub unsafe fn vacuum_cutoffs(
+    relation: pg_sys::Relation,
+    params: *const pg_sys::VacuumParams,
+) -> VacuumCutoffs {
+    let zero = pg_sys::TransactionId::from_inner(0);
+    let (mut oldest_xmin, mut freeze_limit) = (zero, zero);
+    let (mut oldest_multixact, mut multixact_cutoff) = (zero, zero);
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::vacuum_set_xid_limits(
+            relation,
+            (*params).freeze_min_age,
+            (*params).freeze_table_age,
+            (*params).multixact_freeze_min_age,
+            (*params).multixact_freeze_table_age,
+            &mut oldest_xmin,
+            &mut oldest_multixact,
+            &mut freeze_limit,
+            &mut multixact_cutoff,
+        );
+    }
+    VacuumCutoffs {
+        oldest_xmin,
+        oldest_multixact,
+    }
+}
+
+/// Writes what a VACUUM found to `pg_class`. All pages count as all-visible:
+/// no index-only scan asks the table.
+///
+/// # Safety
+/// `relation` is open, in a VACUUM.
+pub unsafe fn update_relation_statistics(
+    relation: pg_sys::Relation,
+    pages: pg_sys::BlockNumber,
+    rows: f64,
+    frozen_xid: pg_sys::TransactionId,
+    minimum_multixact: pg_sys::MultiXactId,
+) {
+    let (mut xid_updated, mut multixact_updated) = (false, false);
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::vac_update_relstats(
+            relation,
+            pages,
+            rows,
+            pages,
+            (*(*relation).rd_rel).relhasindex,
+            frozen_xid,
+            minimum_multixact,
+            &mut xid_updated,
+            &mut multixact_updated,
+            false,
+        );
     }
 }

@@ -1,0 +1,151 @@
+//! The life of a table's storage: made, organized, emptied, copied.
+
+use crate::open::open;
+use crate::row_id;
+use crate::table_am::TableAm;
+use pg::error::{OrRaise, unsupported};
+use pg::row::Organization;
+use pg::store::{RelationFile, RelationStore, copy_files, create_storage};
+use pgrx::{pg_guard, pg_sys};
+
+/// The organization that a relation's new storage gets: that of the old one,
+/// if it has one (TRUNCATE keeps the key), else hidden row ids until its
+/// primary key is made.
+unsafe fn inherited<A: TableAm>(relation: pg_sys::Relation) -> Vec<u8> {
+    // SAFETY: the relation is open.
+    unsafe {
+        let store = RelationStore::new(relation);
+        if pg::store::has_storage(relation) {
+            A::stored_layout(&store).or_raise(relation)
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+/// Whether keys of this layout compare as bytes.
+fn is_ordered(layout: &[u8]) -> bool {
+    Organization::from_bytes(layout)
+        .ok()
+        .and_then(|organization| organization.key_layout())
+        .is_none_or(|keys| keys.is_ordered())
+}
+
+/// The `relation_set_new_filenode` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn set_new_file<A: TableAm>(
+    relation: pg_sys::Relation,
+    file: *const RelationFile,
+    persistence: std::ffi::c_char,
+    freeze_xid: *mut pg_sys::TransactionId,
+    minimum_multixact: *mut pg_sys::MultiXactId,
+) {
+    pg::shmem::require_preloaded();
+    // SAFETY: the server's arguments are live, and the file does not exist yet.
+    unsafe {
+        let layout = inherited::<A>(relation);
+        let horizons = create_storage(&*file, persistence, |store| {
+            A::create(store, &layout, is_ordered(&layout))
+        })
+        .or_raise(relation);
+        *freeze_xid = horizons.freeze_xid;
+        *minimum_multixact = horizons.minimum_multixact;
+        row_id::forget((*relation).rd_id);
+    }
+}
+
+/// The `relation_nontransactional_truncate` callback: of a table whose storage
+/// this very transaction made, so that a rollback has nothing to restore. The
+/// file is emptied, and gets its metapage and root again.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn truncate<A: TableAm>(relation: pg_sys::Relation) {
+    // SAFETY: the relation is open and locked exclusively.
+    unsafe {
+        let layout = inherited::<A>(relation);
+        start_over::<A>(relation, &layout);
+    }
+}
+
+/// Empties a table's storage, which this very subtransaction has made, and
+/// organizes it as `layout` says.
+unsafe fn start_over<A: TableAm>(relation: pg_sys::Relation, layout: &[u8]) {
+    // SAFETY: the relation is open and locked exclusively.
+    unsafe {
+        pg_sys::RelationTruncate(relation, 0);
+        row_id::forget((*relation).rd_id);
+        A::create(&RelationStore::new(relation), layout, is_ordered(layout)).or_raise(relation);
+    }
+}
+
+/// The `relation_copy_data` callback (SET TABLESPACE): pages are copied as
+/// they are.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn copy_data(relation: pg_sys::Relation, file: *const RelationFile) {
+    // SAFETY: the relation is open and locked exclusively.
+    unsafe { copy_files(relation, &*file) }
+}
+
+/// The `relation_copy_for_cluster` callback (CLUSTER, VACUUM FULL).
+#[pg_guard]
+#[expect(clippy::too_many_arguments, reason = "the server's signature")]
+pub unsafe extern "C-unwind" fn copy_for_cluster(
+    _old: pg_sys::Relation,
+    _new: pg_sys::Relation,
+    _index: pg_sys::Relation,
+    _use_sort: bool,
+    _oldest_xmin: pg_sys::TransactionId,
+    _xid_cutoff: *mut pg_sys::TransactionId,
+    _multi_cutoff: *mut pg_sys::MultiXactId,
+    _num_tuples: *mut f64,
+    _tups_vacuumed: *mut f64,
+    _tups_recently_dead: *mut f64,
+) {
+    unsupported(
+        "CLUSTER and VACUUM FULL on its tables",
+        "A table of pg_rowref is always in the order of its key. Plain VACUUM merges sparse pages.",
+    )
+}
+
+/// Organizes a table by its new primary key, for `ambuild` of the index that
+/// stands for it. The table must be empty: its storage is made anew (so that
+/// a rollback brings the old organization back) unless this subtransaction has
+/// just made it. Returns the number of rows.
+///
+/// # Safety
+/// Both relations are open and locked as index builds demand.
+pub unsafe fn organize<A: TableAm>(table: pg_sys::Relation, index: pg_sys::Relation) -> f64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let wanted = Organization::of_index(table, index).to_bytes();
+        let opened = open::<A>(table);
+        if opened.layout().organization().to_bytes() == wanted {
+            // TRUNCATE, REINDEX: the rows are in their order already.
+            return f64::from((*(*table).rd_rel).reltuples.max(0.0));
+        }
+        if !opened.is_empty().or_raise(table) {
+            unsupported(
+                "adding a primary key to a table that holds rows",
+                "Create another table with the primary key, and copy the rows with INSERT … SELECT.",
+            );
+        }
+        let own = pg_sys::GetCurrentSubTransactionId();
+        let is_new = (*table).rd_createSubid == own || (*table).rd_newRelfilenodeSubid == own;
+        if !is_new {
+            if !pg_sys::CheckRelationLockedByMe(
+                table,
+                pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE,
+                true,
+            ) {
+                unsupported(
+                    "organizing a table that others may be using",
+                    "Add the primary key with ALTER TABLE.",
+                );
+            }
+            pg_sys::RelationSetNewRelfilenode(table, (*(*table).rd_rel).relpersistence);
+        }
+        start_over::<A>(table, &wanted);
+        pg::row::forget((*table).rd_id);
+        pg_sys::CacheInvalidateRelcache(table);
+        0.0
+    }
+}

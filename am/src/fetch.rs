@@ -1,0 +1,202 @@
+//! Fetching single rows: by hand-off from an index scan, and by handle.
+
+use crate::isolation;
+use crate::open::open;
+use crate::row_handle;
+use crate::table_am::TableAm;
+use engine::BlockNumber;
+use engine::mvcc::VersionId;
+use engine::mvcc::batch::Batch;
+use pg::error::OrRaise;
+use pg::handoff::{Handed, RowFetch};
+use pg::slot;
+use pg::xact::ServerSnapshot;
+use pgrx::{pg_guard, pg_sys};
+
+/// The `index_fetch_begin` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn index_begin(
+    relation: pg_sys::Relation,
+) -> *mut pg_sys::IndexFetchTableData {
+    isolation::refuse_serializable(relation);
+    // SAFETY: an open relation.
+    unsafe { RowFetch::begin(relation) }
+}
+
+/// The `index_fetch_reset` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn index_reset(fetch: *mut pg_sys::IndexFetchTableData) {
+    // SAFETY: made by `index_begin`.
+    unsafe { RowFetch::of_table(fetch).reset() }
+}
+
+/// The `index_fetch_end` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn index_end(fetch: *mut pg_sys::IndexFetchTableData) {
+    // SAFETY: made by `index_begin`.
+    unsafe { RowFetch::end(fetch) }
+}
+
+/// The `index_fetch_tuple` callback: takes the row that the index scan has put
+/// into the hand-off. Without one (a deferred recheck calls with a bare tid)
+/// the tid is a handle, and what it names is fetched.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn index_fetch<A: TableAm>(
+    fetch: *mut pg_sys::IndexFetchTableData,
+    tid: pg_sys::ItemPointer,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+    call_again: *mut bool,
+    all_dead: *mut bool,
+) -> bool {
+    // SAFETY: made by `index_begin`; out parameters are valid or null.
+    unsafe {
+        if !call_again.is_null() {
+            *call_again = false;
+        }
+        if !all_dead.is_null() {
+            *all_dead = false;
+        }
+        let relation = (*fetch).rel;
+        let handed = RowFetch::of_table(fetch);
+        let block = BlockNumber::NONE;
+        let handle = |key: &[u8], head| {
+            if row_handle::needed() {
+                row_handle::lease(relation, key, head, block)
+            } else {
+                row_handle::nobody()
+            }
+        };
+        if handed.take_row_into(slot, handle) {
+            return true;
+        }
+        match handed.take() {
+            Handed::VisibleOnly => true,
+            _ => by_handle::<A>(relation, tid, snapshot, slot),
+        }
+    }
+}
+
+/// The `tuple_fetch_row_version` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn row_version<A: TableAm>(
+    relation: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: the server's arguments are live.
+    unsafe { by_handle::<A>(relation, tid, snapshot, slot) }
+}
+
+/// Fetches the version that a handle names, if the snapshot sees it.
+unsafe fn by_handle<A: TableAm>(
+    relation: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: the server's arguments are live.
+    unsafe {
+        let tid_copy = *tid;
+        let Some(id) = row_handle::resolve(relation, tid) else {
+            slot::clear_any(slot);
+            return false;
+        };
+        let table = open::<A>(relation);
+        let mut batch = Batch::default();
+        if !sees(&table, relation, id.as_ref(), snapshot, &mut batch) {
+            slot::clear_any(slot);
+            return false;
+        }
+        let row = batch.row(0);
+        slot::store(
+            slot,
+            table.layout(),
+            row.key,
+            row.payload,
+            row.head,
+            tid_copy,
+        );
+        (*slot).tts_tableOid = (*relation).rd_id;
+        true
+    }
+}
+
+/// Copies a named version if a snapshot sees just that one: SnapshotAny sees
+/// every version; others must find it to be the one that decides for its key.
+unsafe fn sees<A: TableAm>(
+    table: &A,
+    relation: pg_sys::Relation,
+    id: VersionId<'_>,
+    snapshot: pg_sys::Snapshot,
+    batch: &mut Batch,
+) -> bool {
+    // SAFETY: a live snapshot.
+    unsafe {
+        if (*snapshot).snapshot_type == pg_sys::SnapshotType::SNAPSHOT_ANY {
+            return table.version(id, batch).or_raise(relation);
+        }
+        let snapshot = ServerSnapshot::from_pg(snapshot, relation);
+        if !table.get(id.key, &snapshot, batch).or_raise(relation) {
+            return false;
+        }
+        let head = batch.row(0).head;
+        head.sequence == id.sequence && head.xmin == id.xmin
+    }
+}
+
+/// The `tuple_satisfies_snapshot` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn satisfies_snapshot<A: TableAm>(
+    relation: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    snapshot: pg_sys::Snapshot,
+) -> bool {
+    // SAFETY: the slot is one of ours that holds a row of this relation.
+    unsafe {
+        let Some(row) = slot::row(slot) else {
+            return false;
+        };
+        let id = VersionId {
+            key: row.key,
+            sequence: row.head.sequence,
+            xmin: row.head.xmin,
+        };
+        let table = open::<A>(relation);
+        sees(&table, relation, id, snapshot, &mut Batch::default())
+    }
+}
+
+/// The `tuple_tid_valid` callback: whether the tid is a handle at all.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn tid_valid(
+    scan: pg_sys::TableScanDesc,
+    tid: pg_sys::ItemPointer,
+) -> bool {
+    // SAFETY: a scan's relation is open.
+    unsafe { row_handle::resolve((*scan).rs_rd, tid).is_some() }
+}
+
+/// The `tuple_get_latest_tid` callback: the handle of the version that the
+/// scan's snapshot sees under the key of the one named.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn latest_tid<A: TableAm>(
+    scan: pg_sys::TableScanDesc,
+    tid: pg_sys::ItemPointer,
+) {
+    // SAFETY: a scan's relation is open and its snapshot live.
+    unsafe {
+        let relation = (*scan).rs_rd;
+        let Some(id) = row_handle::resolve(relation, tid) else {
+            return;
+        };
+        let table = open::<A>(relation);
+        let snapshot = ServerSnapshot::from_pg((*scan).rs_snapshot, relation);
+        let mut batch = Batch::default();
+        if table.get(&id.key, &snapshot, &mut batch).or_raise(relation) {
+            let row = batch.row(0);
+            *tid = row_handle::lease(relation, row.key, row.head, BlockNumber(batch.block));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! `iot`: a table kept in one B+tree, keyed by its primary key.
+
+use crate::table_am::TableAm;
+use engine::btree::{Meta, Tree, check};
+use engine::mvcc::batch::Batch;
+use engine::mvcc::cursor::Cursor;
+use engine::mvcc::scan::{Direction, Place, Range};
+use engine::mvcc::vacuum::Vacuumed;
+use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
+use engine::mvcc::{Sight, Snapshot, Strength, VersionId, Versioned, Writer};
+use engine::store::PageStore;
+use engine::{BlockNumber, Level, Result};
+use pg::row::TableLayout;
+use pg::store::RelationStore;
+use pg::xact::{ServerSnapshot, ServerTransactions};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// An open index-organized table.
+pub struct Iot {
+    layout: Rc<TableLayout>,
+    store: RelationStore,
+    transactions: ServerTransactions,
+    /// Where the tree's root was last; verified whenever it is used.
+    root: Cell<Option<(BlockNumber, Level)>>,
+}
+
+impl Iot {
+    #[inline]
+    fn versioned<R>(
+        &self,
+        work: impl FnOnce(&Versioned<'_, RelationStore, TableLayout, ServerTransactions>) -> R,
+    ) -> R {
+        let tree = Tree::with_root(&self.store, &*self.layout, self.root.get());
+        let result = work(&Versioned {
+            tree: &tree,
+            transactions: &self.transactions,
+        });
+        self.root.set(tree.known_root());
+        result
+    }
+}
+
+impl TableAm for Iot {
+    const NAME: &'static str = "iot";
+
+    fn open(layout: Rc<TableLayout>, store: RelationStore) -> Iot {
+        Iot {
+            layout,
+            // SAFETY: the store's relation is open as long as the store lives.
+            transactions: unsafe { ServerTransactions::new(store.relation()) },
+            store,
+            root: Cell::new(None),
+        }
+    }
+
+    fn create<S: PageStore>(store: &S, layout: &[u8], ordered: bool) -> Result<()> {
+        Tree::<'_, _, TableLayout>::create(store, layout, ordered)
+    }
+
+    fn stored_layout(store: &RelationStore) -> Result<Vec<u8>> {
+        Ok(Meta::decode(&store.read(BlockNumber::META)?)?.layout)
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        self.versioned(|v| v.is_empty())
+    }
+
+    fn layout(&self) -> &Rc<TableLayout> {
+        &self.layout
+    }
+
+    fn lease_row_ids(&self, count: u64) -> Result<std::ops::Range<u64>> {
+        self.versioned(|v| v.tree.lease_row_ids(count))
+    }
+
+    fn get(&self, key: &[u8], snapshot: &ServerSnapshot<'_>, into: &mut Batch) -> Result<bool> {
+        self.versioned(|v| v.get(key, snapshot, into))
+    }
+
+    fn version(&self, id: VersionId<'_>, into: &mut Batch) -> Result<bool> {
+        self.versioned(|v| v.version(id, into))
+    }
+
+    fn step(
+        &self,
+        cursor: &mut Cursor,
+        snapshot: &ServerSnapshot<'_>,
+        direction: Direction,
+    ) -> Result<bool> {
+        if cursor.step_in_batch(direction) {
+            return Ok(true);
+        }
+        self.versioned(|v| cursor.step(v, snapshot, direction))
+    }
+
+    fn next_leaf(
+        &self,
+        range: &Range,
+        direction: Direction,
+        place: &mut Place,
+        snapshot: &ServerSnapshot<'_>,
+        batch: &mut Batch,
+    ) -> Result<bool> {
+        self.versioned(|v| v.next_leaf(range, direction, place, snapshot, batch))
+    }
+
+    fn sample_block(
+        &self,
+        block: BlockNumber,
+        snapshot: &ServerSnapshot<'_>,
+        batch: &mut Batch,
+    ) -> Result<Option<usize>> {
+        self.versioned(|v| v.sample_block(block, snapshot, batch))
+    }
+
+    fn insert(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion> {
+        self.versioned(|v| v.insert(writer, key, payload, 0))
+    }
+
+    fn insert_run(
+        &self,
+        writer: Writer,
+        rows: &[(&[u8], &[u8])],
+        written: &mut Vec<Written>,
+    ) -> Result<usize> {
+        self.versioned(|v| v.insert_run(writer, rows, written))
+    }
+
+    fn supersede(
+        &self,
+        writer: Writer,
+        id: VersionId<'_>,
+        successor: Successor<'_>,
+        crosscheck: Option<&ServerSnapshot<'_>>,
+    ) -> Result<Outcome> {
+        self.versioned(|v| {
+            v.supersede(writer, id, successor, |head| {
+                crosscheck.is_none_or(|snapshot| snapshot.judge(head).sight == Sight::Seen)
+            })
+        })
+    }
+
+    fn lock(&self, writer: Writer, id: VersionId<'_>, strength: Strength) -> Result<Outcome> {
+        self.versioned(|v| v.lock(writer, id, strength))
+    }
+
+    fn vacuum(&self, pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed> {
+        self.versioned(|v| v.vacuum(pause))
+    }
+
+    fn check(&self) -> Result<Vec<(BlockNumber, String)>> {
+        let report = check::check(&self.store, &*self.layout)?;
+        Ok(report
+            .problems
+            .into_iter()
+            .map(|problem| (problem.block, problem.what))
+            .collect())
+    }
+}

@@ -1,0 +1,490 @@
+//! UPDATE, DELETE and row locks: one version superseded or locked.
+
+use crate::insert::{encode, insert_row, writer};
+use crate::isolation;
+use crate::open::open;
+use crate::row_handle;
+use crate::table_am::TableAm;
+use crate::wait::Turn;
+use engine::compare::Compare;
+use engine::mvcc::batch::Batch;
+use engine::mvcc::write::{Outcome, Successor, Written};
+use engine::mvcc::{Strength, VersionId, VersionIdBuf, Writer};
+use engine::page::cell::{EntryKind, Head};
+use engine::{BlockNumber, Xid};
+use pg::error::OrRaise;
+use pg::slot;
+use pg::xact::{ServerSnapshot, WaitPolicy, to_server};
+use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+
+/// What stands in `tmfd.ctid` for a row that went to another partition: core
+/// tests for this very value.
+const MOVED_PARTITIONS: pg_sys::ItemPointerData = pg_sys::ItemPointerData {
+    ip_blkid: pg_sys::BlockIdData {
+        bi_hi: u16::MAX,
+        bi_lo: u16::MAX,
+    },
+    ip_posid: 0xfffd,
+};
+
+/// The failure data of an outcome, for core.
+struct Failure {
+    result: pg_sys::TM_Result::Type,
+    xmax: Xid,
+    cmax: pg_sys::CommandId,
+    ctid: pg_sys::ItemPointerData,
+}
+
+/// Puts an outcome that is not `Done` or `Busy` into core's words. `tid` is
+/// the handle that the command came with.
+unsafe fn failure(
+    relation: pg_sys::Relation,
+    outcome: Outcome,
+    tid: pg_sys::ItemPointerData,
+) -> Failure {
+    let plain = |result, head: Head, ctid| Failure {
+        result,
+        xmax: head.xmin,
+        cmax: pg_sys::InvalidCommandId,
+        ctid,
+    };
+    match outcome {
+        Outcome::SelfModified(head) => Failure {
+            cmax: head.cid.0,
+            ..plain(pg_sys::TM_Result::TM_SelfModified, head, tid)
+        },
+        Outcome::Updated(head, Some(next)) => {
+            // SAFETY: the relation is open.
+            let ctid = unsafe { handle_of(relation, next.as_ref(), BlockNumber::NONE) };
+            plain(pg_sys::TM_Result::TM_Updated, head, ctid)
+        }
+        Outcome::Updated(head, None) => {
+            let ctid = if head.kind() == EntryKind::MovedPartition {
+                MOVED_PARTITIONS
+            } else {
+                tid
+            };
+            plain(pg_sys::TM_Result::TM_Updated, head, ctid)
+        }
+        Outcome::Deleted(head) => plain(pg_sys::TM_Result::TM_Deleted, head, tid),
+        Outcome::Invisible | Outcome::Done(_) | Outcome::Busy { .. } => Failure {
+            result: pg_sys::TM_Result::TM_Invisible,
+            xmax: Xid::NONE,
+            cmax: pg_sys::InvalidCommandId,
+            ctid: tid,
+        },
+    }
+}
+
+impl Failure {
+    unsafe fn tell(self, tmfd: *mut pg_sys::TM_FailureData) -> pg_sys::TM_Result::Type {
+        // SAFETY: core passes a live structure.
+        unsafe {
+            (*tmfd).ctid = self.ctid;
+            (*tmfd).xmax = to_server(self.xmax);
+            (*tmfd).cmax = self.cmax;
+        }
+        self.result
+    }
+}
+
+unsafe fn handle_of(
+    relation: pg_sys::Relation,
+    id: VersionId<'_>,
+    block: BlockNumber,
+) -> pg_sys::ItemPointerData {
+    // SAFETY: the relation is open.
+    let relation = unsafe { (*relation).rd_id };
+    let head = Head {
+        flags: EntryKind::Put as u8,
+        xmin: id.xmin,
+        cid: engine::CommandId(0),
+        sequence: id.sequence,
+    };
+    pg::handles::lease_found(relation, id.key, head, block)
+}
+
+/// A snapshot that may be absent.
+unsafe fn snapshot_of<'s>(
+    snapshot: pg_sys::Snapshot,
+    relation: pg_sys::Relation,
+) -> Option<ServerSnapshot<'s>> {
+    // SAFETY: core passes a live snapshot or null.
+    (!snapshot.is_null()).then(|| unsafe { ServerSnapshot::from_pg(snapshot, relation) })
+}
+
+/// Why a command left its row alone.
+enum Refusal {
+    /// The row is not what it was.
+    Row(Outcome),
+    /// It would have had to wait, and was told not to.
+    WouldBlock,
+}
+
+/// A command on one row: what it needs over and over while it waits.
+struct Command<'c, A: TableAm> {
+    table: &'c A,
+    relation: pg_sys::Relation,
+    writer: Writer,
+    tid: pg_sys::ItemPointerData,
+    crosscheck: Option<ServerSnapshot<'c>>,
+}
+
+impl<A: TableAm> Command<'_, A> {
+    /// Tries, waits as the turn allows, and tries again.
+    ///
+    /// # Safety
+    /// The relation is open.
+    unsafe fn attempt(
+        &self,
+        key: &[u8],
+        turn: &mut Turn,
+        once: impl Fn() -> engine::Result<Outcome>,
+    ) -> Result<Written, Refusal> {
+        // SAFETY: the relation is open; an attempt that is over holds no page.
+        unsafe {
+            loop {
+                match once().or_raise(self.relation) {
+                    Outcome::Done(written) => return Ok(written),
+                    Outcome::Busy { xid, .. } => {
+                        if !turn.wait(key, xid, self.tid) {
+                            return Err(Refusal::WouldBlock);
+                        }
+                    }
+                    other => return Err(Refusal::Row(other)),
+                }
+            }
+        }
+    }
+
+    unsafe fn supersede(
+        &self,
+        id: VersionId<'_>,
+        successor: Successor<'_>,
+        turn: &mut Turn,
+    ) -> Result<Written, Refusal> {
+        // SAFETY: the relation is open.
+        unsafe {
+            self.attempt(id.key, turn, || {
+                self.table
+                    .supersede(self.writer, id, successor, self.crosscheck.as_ref())
+            })
+        }
+    }
+
+    unsafe fn lock(
+        &self,
+        id: VersionId<'_>,
+        strength: Strength,
+        turn: &mut Turn,
+    ) -> Result<Written, Refusal> {
+        // SAFETY: the relation is open.
+        unsafe { self.attempt(id.key, turn, || self.table.lock(self.writer, id, strength)) }
+    }
+
+    unsafe fn refuse(
+        &self,
+        refusal: Refusal,
+        tmfd: *mut pg_sys::TM_FailureData,
+    ) -> pg_sys::TM_Result::Type {
+        match refusal {
+            // SAFETY: the relation is open and the structure live.
+            Refusal::Row(outcome) => unsafe {
+                failure(self.relation, outcome, self.tid).tell(tmfd)
+            },
+            Refusal::WouldBlock => pg_sys::TM_Result::TM_WouldBlock,
+        }
+    }
+}
+
+/// The policy of a command that may or may not wait.
+fn policy(wait: bool) -> WaitPolicy {
+    if wait {
+        WaitPolicy::Block
+    } else {
+        WaitPolicy::Skip
+    }
+}
+
+/// The `tuple_delete` callback.
+#[pg_guard]
+#[expect(clippy::too_many_arguments, reason = "the server's signature")]
+pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
+    relation: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    cid: pg_sys::CommandId,
+    _snapshot: pg_sys::Snapshot,
+    crosscheck: pg_sys::Snapshot,
+    wait: bool,
+    tmfd: *mut pg_sys::TM_FailureData,
+    changing_partition: bool,
+) -> pg_sys::TM_Result::Type {
+    isolation::refuse_serializable(relation);
+    // SAFETY: the server's arguments are live.
+    unsafe {
+        let table = open::<A>(relation);
+        let command = Command {
+            table: &table,
+            relation,
+            writer: writer(cid),
+            tid: *tid,
+            crosscheck: snapshot_of(crosscheck, relation),
+        };
+        let Some(id) = row_handle::resolve(relation, tid) else {
+            return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
+        };
+        let successor = Successor {
+            kind: if changing_partition {
+                EntryKind::MovedPartition
+            } else {
+                EntryKind::Tombstone
+            },
+            keys_updated: true,
+            body: &[],
+        };
+        let mut turn = Turn::new(
+            relation,
+            Strength::Exclusive,
+            policy(wait),
+            pg_sys::XLTW_Oper::XLTW_Delete,
+        );
+        match command.supersede(id.as_ref(), successor, &mut turn) {
+            Ok(_) => {
+                pg_sys::pgstat_count_heap_delete(relation);
+                pg_sys::TM_Result::TM_Ok
+            }
+            Err(refusal) => command.refuse(refusal, tmfd),
+        }
+    }
+}
+
+/// The `tuple_update` callback. A row whose key stays is superseded in place;
+/// one whose key changes moves (rule 11): the old key is locked, the new one
+/// checked and inserted, and then the old one told where the row went.
+#[pg_guard]
+#[expect(clippy::too_many_arguments, reason = "the server's signature")]
+pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
+    relation: pg_sys::Relation,
+    otid: pg_sys::ItemPointer,
+    slot: *mut pg_sys::TupleTableSlot,
+    cid: pg_sys::CommandId,
+    _snapshot: pg_sys::Snapshot,
+    crosscheck: pg_sys::Snapshot,
+    wait: bool,
+    tmfd: *mut pg_sys::TM_FailureData,
+    lockmode: *mut pg_sys::LockTupleMode::Type,
+    update_indexes: *mut bool,
+) -> pg_sys::TM_Result::Type {
+    isolation::refuse_serializable(relation);
+    // SAFETY: the server's arguments are live.
+    unsafe {
+        *update_indexes = false;
+        *lockmode = pg_sys::LockTupleMode::LockTupleNoKeyExclusive;
+        let table = open::<A>(relation);
+        let command = Command {
+            table: &table,
+            relation,
+            writer: writer(cid),
+            tid: *otid,
+            crosscheck: snapshot_of(crosscheck, relation),
+        };
+        let Some(old) = row_handle::resolve(relation, otid) else {
+            return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
+        };
+        let (mut key, mut payload) = (Vec::new(), Vec::new());
+        let same_key = if table.layout().is_row_id() {
+            // A hidden row id stays with its row.
+            let (values, isnull) = slot::columns(slot);
+            table.layout().encode_payload(values, isnull, &mut payload);
+            true
+        } else {
+            encode(&table, relation, slot, &mut key, &mut payload);
+            table.layout().compare(&old.key, &key).is_eq()
+        };
+        // The key's bytes may differ where its order does not (numeric 1.0 and
+        // 1.00): a key update all the same, for whoever refers to it (rule 9).
+        let keys_updated = !table.layout().is_row_id() && key != old.key;
+        if keys_updated {
+            *lockmode = pg_sys::LockTupleMode::LockTupleExclusive;
+        }
+        let strength = if keys_updated {
+            Strength::Exclusive
+        } else {
+            Strength::NoKeyExclusive
+        };
+        let mut turn = Turn::new(
+            relation,
+            strength,
+            policy(wait),
+            pg_sys::XLTW_Oper::XLTW_Update,
+        );
+        let done = if same_key {
+            let successor = Successor {
+                kind: EntryKind::Put,
+                keys_updated,
+                body: &payload,
+            };
+            command
+                .supersede(old.as_ref(), successor, &mut turn)
+                .map(|written| (old.key.as_slice(), written))
+        } else {
+            move_row(&command, &old, slot, &key, &payload, &mut turn)
+                .map(|written| (key.as_slice(), written))
+        };
+        match done {
+            Ok((key, written)) => {
+                let head = Head {
+                    flags: EntryKind::Put as u8,
+                    xmin: command.writer.xid,
+                    cid: command.writer.cid,
+                    sequence: written.sequence,
+                };
+                let handle = pg::handles::lease_new((*relation).rd_id, key, head, written.block);
+                slot::set_head(slot, head, handle);
+                (*slot).tts_tableOid = (*relation).rd_id;
+                pg_sys::pgstat_count_heap_update(relation, same_key);
+                pg_sys::TM_Result::TM_Ok
+            }
+            Err(refusal) => command.refuse(refusal, tmfd),
+        }
+    }
+}
+
+/// An UPDATE that changes the key. Three records of one transaction: a crash
+/// in between leaves an aborted one, of which nothing is seen.
+unsafe fn move_row<A: TableAm>(
+    command: &Command<'_, A>,
+    old: &VersionIdBuf,
+    slot: *mut pg_sys::TupleTableSlot,
+    key: &[u8],
+    payload: &[u8],
+    turn: &mut Turn,
+) -> Result<Written, Refusal> {
+    // SAFETY: the relation is open; each step holds no page when it is over.
+    unsafe {
+        let id = old.as_ref();
+        command.lock(id, Strength::Exclusive, turn)?;
+        let written = insert_row(
+            command.table,
+            command.relation,
+            slot,
+            command.writer,
+            key,
+            payload,
+        );
+        let mut target = Vec::new();
+        VersionId {
+            key,
+            sequence: written.sequence,
+            xmin: command.writer.xid,
+        }
+        .encode(&mut target);
+        let successor = Successor {
+            kind: EntryKind::Moved,
+            keys_updated: true,
+            body: &target,
+        };
+        command.supersede(id, successor, turn)?;
+        Ok(written)
+    }
+}
+
+fn strength_of(mode: pg_sys::LockTupleMode::Type) -> Strength {
+    match mode {
+        pg_sys::LockTupleMode::LockTupleKeyShare => Strength::KeyShare,
+        pg_sys::LockTupleMode::LockTupleShare => Strength::Share,
+        pg_sys::LockTupleMode::LockTupleNoKeyExclusive => Strength::NoKeyExclusive,
+        _ => Strength::Exclusive,
+    }
+}
+
+/// The `tuple_lock` callback. Where the row was updated meanwhile and the
+/// caller wants its last version, the chain is followed version by version
+/// (rule 3), and `*tid` becomes the handle of the one that is locked.
+#[pg_guard]
+#[expect(clippy::too_many_arguments, reason = "the server's signature")]
+pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
+    relation: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    _snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+    cid: pg_sys::CommandId,
+    mode: pg_sys::LockTupleMode::Type,
+    wait_policy: pg_sys::LockWaitPolicy::Type,
+    flags: u8,
+    tmfd: *mut pg_sys::TM_FailureData,
+) -> pg_sys::TM_Result::Type {
+    isolation::refuse_serializable(relation);
+    // SAFETY: the server's arguments are live.
+    unsafe {
+        (*tmfd).traversed = false;
+        slot::clear_any(slot);
+        let table = open::<A>(relation);
+        let mut command = Command {
+            table: &table,
+            relation,
+            writer: writer(cid),
+            tid: *tid,
+            crosscheck: None,
+        };
+        let Some(mut id) = row_handle::resolve(relation, tid) else {
+            return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
+        };
+        let strength = strength_of(mode);
+        let mut turn = Turn::new(
+            relation,
+            strength,
+            WaitPolicy::from(wait_policy),
+            pg_sys::XLTW_Oper::XLTW_Lock,
+        );
+        let find_last = u32::from(flags) & pg_sys::TUPLE_LOCK_FLAG_FIND_LAST_VERSION != 0;
+        loop {
+            match command.lock(id.as_ref(), strength, &mut turn) {
+                Ok(_) => {
+                    let mut batch = Batch::default();
+                    if !table.version(id.as_ref(), &mut batch).or_raise(relation) {
+                        pg::error::raise_with(
+                            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                            "a row vanished while it was locked".into(),
+                            None,
+                            None,
+                        );
+                    }
+                    let row = batch.row(0);
+                    slot::store(
+                        slot,
+                        table.layout(),
+                        row.key,
+                        row.payload,
+                        row.head,
+                        command.tid,
+                    );
+                    (*slot).tts_tableOid = (*relation).rd_id;
+                    *tid = command.tid;
+                    return pg_sys::TM_Result::TM_Ok;
+                }
+                Err(Refusal::Row(Outcome::Updated(_, Some(next)))) if find_last => {
+                    (*tmfd).traversed = true;
+                    command.tid = handle_of(relation, next.as_ref(), BlockNumber::NONE);
+                    if next.key != id.key {
+                        turn.step_aside();
+                    }
+                    id = next;
+                }
+                Err(Refusal::Row(Outcome::Updated(head, None)))
+                    if find_last && head.kind() == EntryKind::MovedPartition =>
+                {
+                    pg::error::raise_with(
+                        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                        "tuple to be locked was already moved to another partition due to \
+                         concurrent update"
+                            .into(),
+                        None,
+                        None,
+                    )
+                }
+                Err(refusal) => return command.refuse(refusal, tmfd),
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Sequential scans, parallel ones too.
+
+use crate::isolation;
+use crate::open::open_with;
+use crate::parallel;
+use crate::row_handle;
+use crate::table_am::TableAm;
+use engine::mvcc::batch::Batch;
+use engine::mvcc::cursor::Cursor;
+use engine::mvcc::scan::{Direction, Range};
+use pg::error::OrRaise;
+use pg::memory::ContextOwned;
+use pg::slot;
+use pg::xact::{SelfSnapshot, ServerSnapshot};
+use pgrx::{pg_guard, pg_sys};
+
+/// A scan as the server sees it, and what is ours behind it.
+#[repr(C)]
+pub struct ScanDescriptor<A: TableAm> {
+    base: pg_sys::TableScanDescData,
+    state: *mut ContextOwned<ScanState<A>>,
+}
+
+/// What a scan of any kind needs.
+pub struct ScanState<A: TableAm> {
+    /// The table.
+    pub table: A,
+    /// What the scan sees.
+    pub snapshot: ServerSnapshot<'static>,
+    /// Where it stands; unused by parallel and sample scans.
+    pub cursor: Cursor,
+    /// Rows of the block or leaf at hand, for parallel and sample scans.
+    pub batch: Batch,
+    /// The next of them.
+    pub next: usize,
+    /// Whether rows need handles; asked once.
+    pub handles: bool,
+    /// Versions on the block at hand that nobody sees, not reported yet.
+    pub dead: usize,
+    /// The block that a sequential sample looks at next.
+    pub sample_next: u32,
+    /// The ring through which a large scan reads.
+    strategy: pg_sys::BufferAccessStrategy,
+}
+
+/// The state of a scan that has not ended.
+///
+/// # Safety
+/// `scan` was made by [`begin`] and has not ended.
+pub unsafe fn state_of<'s, A: TableAm>(scan: pg_sys::TableScanDesc) -> &'s mut ScanState<A> {
+    // SAFETY: `begin` made the descriptor, whose first member is the base.
+    unsafe {
+        (*(*scan.cast::<ScanDescriptor<A>>()).state)
+            .get()
+            .expect("the scan has not ended")
+    }
+}
+
+/// The `scan_begin` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn begin<A: TableAm>(
+    relation: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    nkeys: i32,
+    _keys: *mut pg_sys::ScanKeyData,
+    pscan: pg_sys::ParallelTableScanDesc,
+    flags: u32,
+) -> pg_sys::TableScanDesc {
+    isolation::refuse_serializable(relation);
+    assert!(nkeys == 0, "only catalog scans have scan keys");
+    // SAFETY: the server passes open relations and live snapshots, and keeps
+    // both until `scan_end`.
+    unsafe {
+        pg_sys::RelationIncrementReferenceCount(relation);
+        let large =
+            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM)
+                > pg_sys::NBuffers as u32 / 4;
+        let strategy = if large && flags & pg_sys::ScanOptions::SO_ALLOW_STRAT != 0 {
+            pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_BULKREAD)
+        } else {
+            std::ptr::null_mut()
+        };
+        let state = ScanState {
+            table: open_with::<A>(relation, strategy),
+            // ANALYZE scans without a snapshot: it takes what is committed.
+            snapshot: if snapshot.is_null() {
+                ServerSnapshot::Own(SelfSnapshot::new(relation))
+            } else {
+                ServerSnapshot::from_pg(snapshot, relation)
+            },
+            cursor: Cursor::new(Range::default()),
+            batch: Batch::default(),
+            next: 0,
+            dead: 0,
+            sample_next: 0,
+            handles: row_handle::needed(),
+            strategy,
+        };
+        let scan = pg_sys::palloc0(size_of::<ScanDescriptor<A>>()).cast::<ScanDescriptor<A>>();
+        (*scan).base.rs_rd = relation;
+        (*scan).base.rs_snapshot = snapshot;
+        (*scan).base.rs_flags = flags;
+        (*scan).base.rs_parallel = pscan;
+        (*scan).state = ContextOwned::new_in(pg_sys::CurrentMemoryContext, state);
+        if flags & pg_sys::ScanOptions::SO_TYPE_SEQSCAN != 0 && !(*relation).pgstat_info.is_null() {
+            (*(*relation).pgstat_info).t_counts.t_numscans += 1;
+        }
+        scan.cast()
+    }
+}
+
+/// The `scan_end` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn end<A: TableAm>(scan: pg_sys::TableScanDesc) {
+    // SAFETY: made by `begin`, which counted the reference and registered
+    // nothing else; the snapshot is ours to unregister if a flag says so.
+    unsafe {
+        if let Some(state) = (*(*scan.cast::<ScanDescriptor<A>>()).state).take()
+            && !state.strategy.is_null()
+        {
+            let strategy = state.strategy;
+            drop(state);
+            pg_sys::FreeAccessStrategy(strategy);
+        }
+        pg_sys::RelationDecrementReferenceCount((*scan).rs_rd);
+        if (*scan).rs_flags & pg_sys::ScanOptions::SO_TEMP_SNAPSHOT != 0 {
+            pg_sys::UnregisterSnapshot((*scan).rs_snapshot);
+        }
+    }
+}
+
+/// The `scan_rescan` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn rescan<A: TableAm>(
+    scan: pg_sys::TableScanDesc,
+    _keys: *mut pg_sys::ScanKeyData,
+    _set_params: bool,
+    _allow_strat: bool,
+    _allow_sync: bool,
+    _allow_pagemode: bool,
+) {
+    // SAFETY: made by `begin`.
+    let state = unsafe { state_of::<A>(scan) };
+    state.cursor.rewind();
+    state.batch.clear();
+    state.next = 0;
+    state.sample_next = 0;
+}
+
+/// The `scan_getnextslot` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn next<A: TableAm>(
+    scan: pg_sys::TableScanDesc,
+    direction: pg_sys::ScanDirection::Type,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: made by `begin`; the slot is of our own kind, as
+    // `slot_callbacks` told the executor.
+    unsafe {
+        let relation = (*scan).rs_rd;
+        let pscan = (*scan).rs_parallel;
+        let state = state_of::<A>(scan);
+        let (row, block) = if pscan.is_null() {
+            let direction = if direction == pg_sys::ScanDirection::BackwardScanDirection {
+                Direction::Backward
+            } else {
+                Direction::Forward
+            };
+            if !state
+                .table
+                .step(&mut state.cursor, &state.snapshot, direction)
+                .or_raise(relation)
+            {
+                slot::clear_any(slot);
+                return false;
+            }
+            let row = state.cursor.row().expect("the cursor stands on a row");
+            (row, state.cursor.block())
+        } else {
+            while state.next >= state.batch.len() {
+                if !parallel::next_leaf(state, pscan).or_raise(relation) {
+                    slot::clear_any(slot);
+                    return false;
+                }
+                state.next = 0;
+            }
+            state.next += 1;
+            (
+                state.batch.row(state.next - 1),
+                engine::BlockNumber(state.batch.block),
+            )
+        };
+        let tid = if state.handles {
+            row_handle::lease(relation, row.key, row.head, block)
+        } else {
+            row_handle::nobody()
+        };
+        slot::store_borrowed(
+            slot,
+            state.table.layout(),
+            row.key,
+            row.payload,
+            row.head,
+            tid,
+        );
+        (*slot).tts_tableOid = (*relation).rd_id;
+        if !(*relation).pgstat_info.is_null() {
+            (*(*relation).pgstat_info).t_counts.t_tuples_returned += 1;
+        }
+        true
+    }
+}

@@ -1,0 +1,119 @@
+//! The trait that a storage engine implements to stand under SQL.
+
+use engine::Result;
+use engine::mvcc::batch::Batch;
+use engine::mvcc::cursor::Cursor;
+use engine::mvcc::scan::{Direction, Place, Range};
+use engine::mvcc::vacuum::Vacuumed;
+use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
+use engine::mvcc::{Strength, VersionId, Writer};
+use engine::store::PageStore;
+use engine::{BlockNumber, Xid};
+use pg::row::TableLayout;
+use pg::store::RelationStore;
+use pg::xact::ServerSnapshot;
+use std::rc::Rc;
+
+/// One open table of some storage engine, whose rows are named by byte arrays:
+/// a row's name is its encoded key (a hidden row id where the table has no
+/// primary key), and a version of it is a [`VersionId`].
+///
+/// The callbacks of this crate do all that PostgreSQL asks of a table access
+/// method on top of it: slots, handles, waiting for transactions, errors. An
+/// implementation neither waits nor raises: where it would have to wait, it
+/// says for whom ([`Outcome::Busy`]).
+pub trait TableAm: Sized + 'static {
+    /// The name in `CREATE TABLE … USING`.
+    const NAME: &'static str;
+
+    /// Opens a table whose layout and pages are these.
+    fn open(layout: Rc<TableLayout>, store: RelationStore) -> Self;
+
+    /// Makes an empty store, organized as `layout` says, in an empty fork.
+    fn create<S: PageStore>(store: &S, layout: &[u8], ordered: bool) -> Result<()>;
+
+    /// The layout's bytes that [`TableAm::create`] was given.
+    fn stored_layout(store: &RelationStore) -> Result<Vec<u8>>;
+
+    /// Whether the store holds no entry at all.
+    fn is_empty(&self) -> Result<bool>;
+
+    /// How rows are laid out.
+    fn layout(&self) -> &Rc<TableLayout>;
+
+    /// Takes hidden row ids, `count` of them, never given out before.
+    fn lease_row_ids(&self, count: u64) -> Result<std::ops::Range<u64>>;
+
+    /// Copies the row that a snapshot sees under a key.
+    fn get(&self, key: &[u8], snapshot: &ServerSnapshot<'_>, into: &mut Batch) -> Result<bool>;
+
+    /// Copies one named version, whatever became of it since.
+    fn version(&self, id: VersionId<'_>, into: &mut Batch) -> Result<bool>;
+
+    /// Steps a cursor.
+    fn step(
+        &self,
+        cursor: &mut Cursor,
+        snapshot: &ServerSnapshot<'_>,
+        direction: Direction,
+    ) -> Result<bool>;
+
+    /// Copies the rows of the next leaf of a range.
+    fn next_leaf(
+        &self,
+        range: &Range,
+        direction: Direction,
+        place: &mut Place,
+        snapshot: &ServerSnapshot<'_>,
+        batch: &mut Batch,
+    ) -> Result<bool>;
+
+    /// Copies the rows of one block, for samples; `None` if it holds none.
+    fn sample_block(
+        &self,
+        block: BlockNumber,
+        snapshot: &ServerSnapshot<'_>,
+        batch: &mut Batch,
+    ) -> Result<Option<usize>>;
+
+    /// Inserts a row under a key that must not have a live one.
+    fn insert(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion>;
+
+    /// Inserts rows in ascending order of their keys, as many from the front
+    /// as one step takes; 0 if the first one needs [`TableAm::insert`]'s closer
+    /// look. Places are appended to `written`.
+    fn insert_run(
+        &self,
+        writer: Writer,
+        rows: &[(&[u8], &[u8])],
+        written: &mut Vec<Written>,
+    ) -> Result<usize>;
+
+    /// Puts a newer version on top of the one read. With a `crosscheck`
+    /// snapshot, that one has to see the version read.
+    fn supersede(
+        &self,
+        writer: Writer,
+        id: VersionId<'_>,
+        successor: Successor<'_>,
+        crosscheck: Option<&ServerSnapshot<'_>>,
+    ) -> Result<Outcome>;
+
+    /// Takes a row lock.
+    fn lock(&self, writer: Writer, id: VersionId<'_>, strength: Strength) -> Result<Outcome>;
+
+    /// Prunes, freezes and merges; `pause` is called with no lock held.
+    fn vacuum(&self, pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed>;
+
+    /// The problems of the store, with the block of each.
+    fn check(&self) -> Result<Vec<(BlockNumber, String)>>;
+
+    /// The oldest transaction id that [`TableAm::vacuum`] left unfrozen, given
+    /// what it returned and the horizon it worked with.
+    fn frozen_limit(vacuumed: &Vacuumed, horizon: Xid) -> Xid {
+        match vacuumed.oldest_xid {
+            Some(oldest) if oldest.precedes(horizon) => oldest,
+            _ => horizon,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! VACUUM of a table: its store prunes itself, and nothing is compared with
+//! any index.
+
+use crate::open::open_with;
+use crate::table_am::TableAm;
+use engine::mvcc::vacuum::Vacuumed;
+use pg::error::OrRaise;
+use pg::store::RelationStore;
+use pg::version::server;
+use pg::xact::{from_server, to_server};
+use pgrx::{pg_guard, pg_sys};
+
+/// The `relation_vacuum` callback.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
+    relation: pg_sys::Relation,
+    params: *mut pg_sys::VacuumParams,
+    strategy: pg_sys::BufferAccessStrategy,
+) {
+    // SAFETY: the server's arguments are live; the relation is locked so that
+    // no other VACUUM runs on it.
+    unsafe {
+        pg_sys::pgstat_progress_start_command(
+            pg_sys::ProgressCommandType::PROGRESS_COMMAND_VACUUM,
+            (*relation).rd_id,
+        );
+        // Before the first leaf is looked at: what is older than this and
+        // stays unfrozen is counted, what is newer need not be.
+        let cutoffs = server::vacuum_cutoffs(relation, params);
+        let table = open_with::<A>(relation, strategy);
+        let done = table
+            .vacuum(|_: &Vacuumed| pg_sys::vacuum_delay_point())
+            .or_raise(relation);
+        let store = RelationStore::new(relation);
+        store.publish_free_space();
+        let pages =
+            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        let limit = A::frozen_limit(&done, from_server(cutoffs.oldest_xmin));
+        server::update_relation_statistics(
+            relation,
+            pages,
+            done.live as f64,
+            to_server(limit),
+            cutoffs.oldest_multixact,
+        );
+        pg_sys::pgstat_report_vacuum(
+            (*relation).rd_id,
+            (*(*relation).rd_rel).relisshared,
+            done.live as i64,
+            done.dead as i64,
+        );
+        pg_sys::pgstat_progress_end_command();
+        if u32::from_ne_bytes((*params).options.to_ne_bytes()) & pg_sys::VACOPT_VERBOSE != 0 {
+            pgrx::info!(
+                "vacuumed: {} leaves, {} versions removed, {} rows live, {} versions not removable yet, {} leaves merged",
+                done.leaves,
+                done.removed,
+                done.live,
+                done.dead,
+                done.merged
+            );
+        }
+    }
+}
