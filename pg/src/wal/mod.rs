@@ -7,7 +7,7 @@ mod mask;
 mod redo;
 
 use engine::BlockNumber;
-use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
+use pgrx::pg_sys;
 
 use crate::version::server::{self, RelationFile};
 
@@ -17,6 +17,10 @@ pub const MANAGER_ID: u8 = 166;
 
 /// The resource manager's name, for `wal_consistency_checking` and messages.
 pub const MANAGER_NAME: &std::ffi::CStr = c"pg_rowref";
+
+unsafe extern "C-unwind" {
+    fn RegisterCustomRmgr(id: pg_sys::RmgrId, manager: *mut pg_sys::RmgrData);
+}
 
 /// Registers the resource manager with the server, which refuses to start,
 /// and names the other library, if the number is taken.
@@ -34,8 +38,10 @@ pub unsafe fn register() {
         rm_mask: Some(mask::mask),
         rm_decode: None,
     };
-    // SAFETY: the server copies the structure; the name is static.
-    unsafe { guarded(|| pg_sys::RegisterCustomRmgr(MANAGER_ID, &mut manager)) };
+    // SAFETY: the server copies the structure; the name is static. Unguarded:
+    // during start-up there is nowhere to jump to, so that the server makes an
+    // ERROR FATAL and exits with its own message, which is what we want.
+    unsafe { RegisterCustomRmgr(MANAGER_ID, &mut manager) };
 }
 
 /// A record without blocks: a deleted page is about to be used again.
