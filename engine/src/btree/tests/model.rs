@@ -238,7 +238,7 @@ fn history_matches<C: Compare>(compare: &C, page_size: usize, steps: &[Step]) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn a_tree_in_byte_order_is_a_sorted_list(steps in steps(256)) {
@@ -302,6 +302,32 @@ proptest! {
     #[test]
     fn a_tree_built_on_larger_pages_is_a_sorted_list(entries in sorted_entries(1024)) {
         built_matches(&Bytewise, 1024, &entries);
+    }
+}
+
+/// Few keys, as long as they may be, and versions put anywhere among theirs:
+/// pages on which it matters which entry holds a key.
+fn chains(page_size: usize) -> impl Strategy<Value = Vec<(u8, u64, bool, usize)>> {
+    let entry = (0u8..3, 1u64..400, any::<bool>(), 0..page_size / 16);
+    proptest::collection::vec(entry, 20..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn versions_put_anywhere_in_their_chains_find_room(entries in chains(512)) {
+        let store = MemStore::recording(512);
+        Tree::<_, Bytewise>::create(&store, b"", true).unwrap();
+        let tree = Tree::new(&store, &Bytewise);
+        let mut model = Model { compare: &Bytewise, page_size: 512, rows: Vec::new() };
+        for (key, sequence, is_lock, size) in &entries {
+            let key = [*key; 40];
+            let head = if *is_lock { lock_head(*sequence as u32 + 3) } else { put_head(*sequence) };
+            model.put(&tree, head, &key, *size);
+            checked(&store, &Bytewise);
+        }
+        assert_eq!(scan_forward(&tree, Target::First, || ()), model.rows);
     }
 }
 

@@ -137,6 +137,56 @@ fn split_survives_crash_before_downlink() {
 }
 
 #[test]
+fn a_merge_leaves_interrupted_splits_alone() {
+    let store = ordered_store(256);
+    let tree = Tree::new(&store, &Bytewise);
+    for nth in 0..100 {
+        let number = scrambled(nth) % 10_000;
+        put(
+            &tree,
+            put_head(u64::from(nth) + 1),
+            &number_key(number),
+            &[1; 9],
+        )
+        .unwrap();
+    }
+    let (mut interrupted, mut merged) = (0, 0);
+    for end in 1..=store.log_end().0 {
+        let crashed = store.crash(crate::mem::Lsn(end), |_| 0);
+        crashed.redo().unwrap();
+        let splits = checked(&crashed, &Bytewise).incomplete_splits;
+        if splits == 0 {
+            continue;
+        }
+        interrupted += splits;
+        let tree = Tree::new(&crashed, &Bytewise);
+        let rows = scan_forward(&tree, Target::First, || ());
+        // Not as a writer, who would end the splits first.
+        for block in (1..crashed.block_count().unwrap()).map(BlockNumber) {
+            let mut guard = crashed.lock(block).unwrap();
+            let page = Page::open(&guard, block).unwrap();
+            if page.kind() == crate::page::PageKind::Leaf {
+                let all: Vec<_> = (0..page.slot_count() as u16).map(SlotNumber).collect();
+                let record =
+                    Record::new(RecordKind::Prune).change(block, Ops::new().prune(&all, &[]));
+                crashed.commit(&record, &mut [&mut guard]);
+            }
+        }
+        for row in &rows {
+            while tree.merge_right(Target::Before(&row.0)).unwrap() {
+                merged += 1;
+                assert!(checked(&crashed, &Bytewise).incomplete_splits <= splits);
+            }
+        }
+        for row in &rows {
+            put(&tree, put_head(1), &row.0, b"").unwrap();
+        }
+        checked(&crashed, &Bytewise);
+    }
+    assert!(interrupted > 10 && merged > 10, "{interrupted} {merged}");
+}
+
+#[test]
 fn merge_survives_a_crash_at_every_record() {
     let store = ordered_store(256);
     let tree = Tree::new(&store, &Bytewise);
