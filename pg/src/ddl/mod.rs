@@ -1,6 +1,25 @@
 //! Definitions: which tables are ours, and what becomes of commands that define
 //! indexes on them. `README.md` beside this file argues it.
 
+mod access;
+mod catalog;
 mod relation;
+mod utility;
 
+pub use catalog::index_am_oid;
 pub use relation::{is_ours, may_fire_after_row, may_hold_ours, register_table_am};
+
+/// The index access method's name.
+pub const INDEX_AM_NAME: &std::ffi::CStr = c"rowref";
+
+/// Installs the hooks.
+///
+/// # Safety
+/// Called once, from `_PG_init`.
+pub unsafe fn install() {
+    // SAFETY: as the caller promises.
+    unsafe {
+        access::install();
+        utility::install();
+    }
+}

@@ -1,0 +1,164 @@
+//! Utility commands: `USING rowref` where it is said out loud, and how long
+//! handles are needed in commands that do without the executor.
+
+use std::ffi::{CStr, c_char};
+
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
+
+use super::relation::{is_partitioned_table, may_fire_after_row, may_hold_ours};
+use super::{INDEX_AM_NAME, relation::holds_ours};
+use crate::error;
+use crate::handles::{self, Need, Needs};
+
+static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
+
+/// # Safety
+/// Called once, from `_PG_init`.
+pub(super) unsafe fn install() {
+    // SAFETY: single-threaded start-up.
+    unsafe {
+        PREVIOUS = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(process_utility);
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the server's signature")]
+#[pg_guard]
+unsafe extern "C-unwind" fn process_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: the server's arguments, handed on; its statement is whole.
+    unsafe {
+        let mut statement = statement;
+        let mut read_only_tree = read_only_tree;
+        if names_our_index_am((*statement).utilityStmt) {
+            if read_only_tree {
+                // A cached plan must not be written on.
+                statement = pg_sys::copyObjectImpl(statement.cast()).cast();
+                read_only_tree = false;
+            }
+            say_btree((*statement).utilityStmt.cast());
+        }
+        let next = || match PREVIOUS {
+            Some(previous) => guarded(|| {
+                previous(
+                    statement,
+                    text,
+                    read_only_tree,
+                    context,
+                    parameters,
+                    environment,
+                    receiver,
+                    completion,
+                )
+            }),
+            None => pg_sys::standard_ProcessUtility(
+                statement,
+                text,
+                read_only_tree,
+                context,
+                parameters,
+                environment,
+                receiver,
+                completion,
+            ),
+        };
+        match needs((*statement).utilityStmt) {
+            Some(needs) => handles::during(needs, next),
+            None => next(),
+        }
+    }
+}
+
+/// The oid of a relation that a command names, or `None`; the command itself
+/// will complain if there is none.
+unsafe fn relation_named(name: *const pg_sys::RangeVar) -> Option<pg_sys::Oid> {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: a whole name; no lock is taken, and what is learned is only
+    // believed until the command has taken its own.
+    let oid = unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            name,
+            pg_sys::NoLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
+    };
+    (oid != pg_sys::Oid::INVALID).then_some(oid)
+}
+
+/// Whether a command is CREATE INDEX … USING rowref.
+unsafe fn names_our_index_am(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: null or a whole node.
+    unsafe {
+        if node.is_null() || (*node).type_ != NodeTag::T_IndexStmt {
+            return false;
+        }
+        let name = (*node.cast::<pg_sys::IndexStmt>()).accessMethod;
+        !name.is_null() && CStr::from_ptr(name) == INDEX_AM_NAME
+    }
+}
+
+/// Replaces the access method: a rowref index has B-tree's operator classes, so
+/// core has to build it as one, and `access` makes it ours on the way.
+unsafe fn say_btree(statement: *mut pg_sys::IndexStmt) {
+    // SAFETY: an index statement that may be changed.
+    unsafe {
+        let fits = relation_named((*statement).relation)
+            .is_none_or(|table| holds_ours(table) || is_partitioned_table(table));
+        if !fits {
+            error::unsupported(
+                "rowref indexes on tables of other access methods",
+                "Use a btree index, or create the table USING iot.",
+            )
+        }
+        (*statement).accessMethod = pg_sys::pstrdup(c"btree".as_ptr());
+    }
+}
+
+/// What a command that scans or fills tables by itself needs; `None` leaves
+/// things as they are.
+unsafe fn needs(node: *mut pg_sys::Node) -> Option<Needs> {
+    // SAFETY: null or a whole node.
+    unsafe {
+        if node.is_null() {
+            return None;
+        }
+        match (*node).type_ {
+            NodeTag::T_CopyStmt => {
+                let copy = &*node.cast::<pg_sys::CopyStmt>();
+                let table = relation_named(copy.relation).filter(|table| may_hold_ours(*table))?;
+                if !copy.is_from {
+                    return Some(Needs::NOTHING);
+                }
+                Some(Needs {
+                    read: Need::Nothing,
+                    // Triggers come back for each row; indexes take it in the
+                    // batch it was inserted with.
+                    write: if may_fire_after_row(table) {
+                        Need::Retained
+                    } else {
+                        Need::Ring
+                    },
+                })
+            }
+            // A table is rewritten row by row.
+            NodeTag::T_AlterTableStmt => Some(Needs {
+                read: Need::Ring,
+                write: Need::Ring,
+            }),
+            _ => None,
+        }
+    }
+}
