@@ -13,7 +13,7 @@ mod spill;
 use std::cell::RefCell;
 
 use engine::page::cell::Head;
-use engine::types::{BlockNumber, Sequence, Xid};
+use engine::types::BlockNumber;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use rowref::RowRef;
@@ -129,14 +129,7 @@ pub fn lease(
     head: Head,
     block: BlockNumber,
 ) -> pg_sys::ItemPointerData {
-    lease_as(
-        run::current().read,
-        relation,
-        key,
-        head.sequence,
-        head.xmin,
-        block,
-    )
+    lease_as(run::current().read, relation, key, head, block)
 }
 
 /// A handle for a version that was just written: it goes to the indexes and to
@@ -148,14 +141,7 @@ pub fn lease_new(
     head: Head,
     block: BlockNumber,
 ) -> pg_sys::ItemPointerData {
-    lease_as(
-        run::current().write,
-        relation,
-        key,
-        head.sequence,
-        head.xmin,
-        block,
-    )
+    lease_as(run::current().write, relation, key, head, block)
 }
 
 /// A handle that certainly lives to the end of the transaction (or of the run,
@@ -164,15 +150,14 @@ pub fn lease_new(
 pub fn lease_found(
     relation: pg_sys::Oid,
     key: &[u8],
-    sequence: Sequence,
-    xmin: Xid,
+    head: Head,
     block: BlockNumber,
 ) -> pg_sys::ItemPointerData {
     let need = match run::current().read {
         Need::Nothing | Need::Ring => Need::Retained,
         other => other,
     };
-    lease_as(need, relation, key, sequence, xmin, block)
+    lease_as(need, relation, key, head, block)
 }
 
 #[inline]
@@ -180,8 +165,7 @@ fn lease_as(
     need: Need,
     relation: pg_sys::Oid,
     key: &[u8],
-    sequence: Sequence,
-    xmin: Xid,
+    head: Head,
     block: BlockNumber,
 ) -> pg_sys::ItemPointerData {
     let Some(mode) = need.mode() else {
@@ -193,8 +177,8 @@ fn lease_as(
             LeaseRef {
                 relation: relation.to_u32(),
                 reference: RowRef(key),
-                sequence: sequence.0,
-                xmin: xmin.0,
+                sequence: head.sequence.0,
+                xmin: head.xmin.0,
                 block_hint: block.0,
             },
         )
