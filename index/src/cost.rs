@@ -1,0 +1,171 @@
+//! What the planner is told of a scan.
+//!
+//! The leaf pages that a scan reads are the table's own, and `cost_index`
+//! charges those by selectivity and correlation. Key order is the table's
+//! physical order, so the correlation is 1; and the index itself costs the
+//! descent and the CPU of looking at its rows. Which quals bound the scan is
+//! judged as `scan::ranges` does (and as btcostestimate in selfuncs.c judges it
+//! for B-trees): equality on the leading columns, and whatever is said of the
+//! next one.
+
+use std::ffi::c_int;
+
+use pgrx::pg_sys;
+
+/// What `amcostestimate` returns.
+pub struct Cost {
+    /// Before the first row.
+    pub startup: f64,
+    /// For all rows.
+    pub total: f64,
+    /// The fraction of the table's rows that come out.
+    pub selectivity: f64,
+    /// Of key order with physical order.
+    pub correlation: f64,
+    /// For parallel scans, of which there are none.
+    pub pages: f64,
+}
+
+/// What bounds a scan.
+struct Bounds {
+    quals: *mut pg_sys::List,
+    /// All index quals, bounding or not.
+    qual_count: f64,
+    is_point: bool,
+    /// Ranges that IN lists make.
+    scans: f64,
+}
+
+/// The pages that one inner page leads to, roughly.
+const FANOUT: f64 = 250.0;
+/// What a page on the way down costs, in operators: btcostestimate's figure.
+const OPERATORS_FOR_PAGE: f64 = 50.0;
+
+/// Estimates a scan.
+///
+/// # Safety
+/// `path` is an index path of the planner `root`.
+pub unsafe fn estimate(
+    root: *mut pg_sys::PlannerInfo,
+    path: *mut pg_sys::IndexPath,
+    loop_count: f64,
+) -> Cost {
+    // SAFETY: the planner's structures are whole, as the caller promises.
+    unsafe {
+        let index = (*path).indexinfo;
+        let table = (*index).rel;
+        let bounds = bounds(path);
+        let rows = if bounds.is_point {
+            1.0
+        } else {
+            let selectivity = pg_sys::clauselist_selectivity(
+                root,
+                bounds.quals,
+                (*table).relid as c_int,
+                pg_sys::JoinType::JOIN_INNER,
+                std::ptr::null_mut(),
+            );
+            (selectivity * (*table).tuples / bounds.scans).round_ties_even()
+        };
+        let mut generic = pg_sys::GenericCosts {
+            numIndexTuples: rows,
+            ..Default::default()
+        };
+        pg_sys::genericcostestimate(root, path, loop_count, &mut generic);
+
+        let operator = pg_sys::cpu_operator_cost;
+        let comparisons = (*table).tuples.max(1.0).log2().ceil();
+        let height = f64::from((*table).pages.max(1)).log(FANOUT).ceil();
+        let descent = comparisons * operator + (height + 1.0) * OPERATORS_FOR_PAGE * operator;
+        let row = pg_sys::cpu_index_tuple_cost + operator * bounds.qual_count;
+        // Built up from its parts, because genericcostestimate's total charges
+        // a page for an index that has none. Its startup is the evaluation of
+        // the quals' arguments.
+        let startup = generic.indexStartupCost + descent;
+        Cost {
+            startup,
+            total: generic.indexStartupCost
+                + generic.num_sa_scans * descent
+                + generic.numIndexTuples * generic.num_sa_scans * row,
+            selectivity: generic.indexSelectivity,
+            correlation: 1.0,
+            pages: generic.numIndexPages,
+        }
+    }
+}
+
+/// # Safety
+/// `path` is an index path; its clauses are in the order of the columns.
+unsafe fn bounds(path: *mut pg_sys::IndexPath) -> Bounds {
+    // SAFETY: the planner's lists hold what their names say, and index quals
+    // are of the four kinds below.
+    unsafe {
+        let index = (*path).indexinfo;
+        let mut bounds = Bounds {
+            quals: std::ptr::null_mut(),
+            qual_count: 0.0,
+            is_point: false,
+            scans: 1.0,
+        };
+        let (mut column, mut has_equality, mut ended) = (0, false, false);
+        let mut is_point = true;
+        for clause in elements::<pg_sys::IndexClause>((*path).indexclauses) {
+            if column != (*clause).indexcol {
+                ended |= !has_equality || column + 1 != (*clause).indexcol;
+                has_equality = false;
+                column = (*clause).indexcol;
+            }
+            for qual in elements::<pg_sys::RestrictInfo>((*clause).indexquals) {
+                bounds.qual_count += 1.0;
+                if ended {
+                    continue;
+                }
+                let expression = (*qual).clause.cast::<pg_sys::Node>();
+                let operator = match (*expression).type_ {
+                    pg_sys::NodeTag::T_OpExpr => (*expression.cast::<pg_sys::OpExpr>()).opno,
+                    pg_sys::NodeTag::T_ScalarArrayOpExpr => {
+                        let list = expression.cast::<pg_sys::ScalarArrayOpExpr>();
+                        let array = elements::<pg_sys::Node>((*list).args).nth(1);
+                        let length = array.map_or(1, |array| pg_sys::estimate_array_length(array));
+                        bounds.scans *= f64::from(length.max(1));
+                        is_point = false;
+                        (*list).opno
+                    }
+                    // A NULL test; row comparisons are not for us.
+                    _ => {
+                        let test = expression.cast::<pg_sys::NullTest>();
+                        has_equality |= (*expression).type_ == pg_sys::NodeTag::T_NullTest
+                            && (*test).nulltesttype == pg_sys::NullTestType::IS_NULL;
+                        is_point = false;
+                        pg_sys::InvalidOid
+                    }
+                };
+                if operator != pg_sys::InvalidOid {
+                    let family = *(*index).opfamily.add(column as usize);
+                    has_equality |= pg_sys::get_op_opfamily_strategy(operator, family)
+                        == pg_sys::BTEqualStrategyNumber as c_int;
+                }
+                bounds.quals = pg_sys::lappend(bounds.quals, qual.cast());
+            }
+        }
+        bounds.is_point = is_point
+            && !ended
+            && has_equality
+            && (*index).unique
+            && c_int::from(column) == (*index).nkeycolumns - 1;
+        bounds
+    }
+}
+
+/// The elements of a list of pointers.
+///
+/// # Safety
+/// `list` is null or a list of pointers to `T` that stays unchanged.
+unsafe fn elements<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
+    // SAFETY: the caller's promise.
+    let count = unsafe { list.as_ref() }.map_or(0, |list| list.length);
+    (0..count as usize).map(move |at| {
+        // SAFETY: `at` is within the list.
+        unsafe { (*(*list).elements.add(at)).ptr_value.cast::<T>() }
+    })
+}

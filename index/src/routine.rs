@@ -1,0 +1,239 @@
+//! The routine that the handler function returns, and its C callbacks: each
+//! converts its arguments, calls one function and converts back.
+
+use std::ffi::{c_int, c_void};
+
+use pgrx::pg_guard;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::scan::Scan;
+use crate::{build, cost, vacuum};
+
+/// What B-tree operator classes have: `BTMaxStrategyNumber`, `BTNProcs` and
+/// `BTOPTIONS_PROC`. Our indexes keep those classes, and the relation cache
+/// lays out their support functions by these numbers.
+const STRATEGIES: u16 = 5;
+const SUPPORT_FUNCTIONS: u16 = 5;
+const OPTIONS_FUNCTION: u16 = 5;
+
+/// The access method, in memory of the server's.
+pub fn routine() -> *mut pg_sys::IndexAmRoutine {
+    // SAFETY: the structure is a node with this tag.
+    let mut am =
+        unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
+    am.amstrategies = STRATEGIES;
+    am.amsupport = SUPPORT_FUNCTIONS;
+    am.amoptsprocnum = OPTIONS_FUNCTION;
+    am.amcanorder = true;
+    am.amcanorderbyop = false;
+    am.amcanbackward = true;
+    am.amcanunique = true;
+    am.amcanmulticol = true;
+    am.amoptionalkey = true;
+    am.amsearcharray = true;
+    am.amsearchnulls = true;
+    am.amstorage = false;
+    am.amclusterable = false;
+    am.ampredlocks = false;
+    am.amcanparallel = false;
+    // INCLUDE is refused by `build`, with a better message than core has.
+    am.amcaninclude = true;
+    am.amusemaintenanceworkmem = false;
+    am.amparallelvacuumoptions = 0;
+    am.amkeytype = pg_sys::InvalidOid;
+
+    am.ambuild = Some(ambuild);
+    am.ambuildempty = Some(ambuildempty);
+    am.aminsert = Some(aminsert);
+    am.ambulkdelete = Some(ambulkdelete);
+    am.amvacuumcleanup = Some(amvacuumcleanup);
+    am.amcanreturn = Some(amcanreturn);
+    am.amcostestimate = Some(amcostestimate);
+    am.amoptions = Some(amoptions);
+    am.amproperty = None;
+    am.ambuildphasename = None;
+    am.amvalidate = Some(amvalidate);
+    am.amadjustmembers = None;
+    am.ambeginscan = Some(ambeginscan);
+    am.amrescan = Some(amrescan);
+    am.amgettuple = Some(amgettuple);
+    // Without it no bitmap plan is ever made; ctids could not carry one.
+    am.amgetbitmap = None;
+    am.amendscan = Some(amendscan);
+    am.ammarkpos = Some(ammarkpos);
+    am.amrestrpos = Some(amrestrpos);
+    am.amestimateparallelscan = None;
+    am.aminitparallelscan = None;
+    am.amparallelrescan = None;
+    am.into_pg()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn ambuild(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    _info: *mut pg_sys::IndexInfo,
+) -> *mut pg_sys::IndexBuildResult {
+    // SAFETY: the server builds with both relations open and locked.
+    unsafe {
+        let rows = build::organize(table, index);
+        let result = pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>())
+            .cast::<pg_sys::IndexBuildResult>();
+        (*result).heap_tuples = rows;
+        (*result).index_tuples = rows;
+        result
+    }
+}
+
+/// The init fork of an unlogged index stays as empty as the index itself.
+#[pg_guard]
+unsafe extern "C-unwind" fn ambuildempty(_index: pg_sys::Relation) {}
+
+/// The table's own insertion was the index's: it has put the row under its key
+/// and refused a second one.
+#[pg_guard]
+unsafe extern "C-unwind" fn aminsert(
+    _index: pg_sys::Relation,
+    _values: *mut pg_sys::Datum,
+    _isnull: *mut bool,
+    _tid: pg_sys::ItemPointer,
+    _table: pg_sys::Relation,
+    _check: pg_sys::IndexUniqueCheck::Type,
+    _unchanged: bool,
+    _info: *mut pg_sys::IndexInfo,
+) -> bool {
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn ambulkdelete(
+    info: *mut pg_sys::IndexVacuumInfo,
+    stats: *mut pg_sys::IndexBulkDeleteResult,
+    _callback: pg_sys::IndexBulkDeleteCallback,
+    _state: *mut c_void,
+) -> *mut pg_sys::IndexBulkDeleteResult {
+    // SAFETY: the server passes an open index and statistics of its own.
+    unsafe { vacuum::statistics(info, stats) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn amvacuumcleanup(
+    info: *mut pg_sys::IndexVacuumInfo,
+    stats: *mut pg_sys::IndexBulkDeleteResult,
+) -> *mut pg_sys::IndexBulkDeleteResult {
+    // SAFETY: as for ambulkdelete.
+    unsafe { vacuum::statistics(info, stats) }
+}
+
+/// Every key column can be given back: from the key, or where that is not
+/// exact from the row's payload.
+#[pg_guard]
+unsafe extern "C-unwind" fn amcanreturn(_index: pg_sys::Relation, _attribute: c_int) -> bool {
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn amcostestimate(
+    root: *mut pg_sys::PlannerInfo,
+    path: *mut pg_sys::IndexPath,
+    loop_count: f64,
+    startup: *mut pg_sys::Cost,
+    total: *mut pg_sys::Cost,
+    selectivity: *mut pg_sys::Selectivity,
+    correlation: *mut f64,
+    pages: *mut f64,
+) {
+    // SAFETY: the planner passes a path over one of our indexes, and places
+    // for the results.
+    unsafe {
+        let cost = cost::estimate(root, path, loop_count);
+        *startup = cost.startup;
+        *total = cost.total;
+        *selectivity = cost.selectivity;
+        *correlation = cost.correlation;
+        *pages = cost.pages;
+    }
+}
+
+unsafe extern "C-unwind" {
+    /// The server's own parser of a B-tree's storage parameters.
+    fn btoptions(reloptions: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea;
+}
+
+/// What a B-tree accepts, so that definitions carry over in both directions.
+/// Nothing is stored, so nothing comes of them.
+#[pg_guard]
+unsafe extern "C-unwind" fn amoptions(
+    reloptions: pg_sys::Datum,
+    validate: bool,
+) -> *mut pg_sys::bytea {
+    // SAFETY: the arguments are passed through.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| btoptions(reloptions, validate)) }
+}
+
+/// There are no operator classes of ours; B-tree's are validated as B-tree's.
+#[pg_guard]
+unsafe extern "C-unwind" fn amvalidate(_class: pg_sys::Oid) -> bool {
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn ambeginscan(
+    index: pg_sys::Relation,
+    keys: c_int,
+    orderings: c_int,
+) -> pg_sys::IndexScanDesc {
+    // SAFETY: the server passes an open index.
+    unsafe {
+        let descriptor = pg_sys::RelationGetIndexScan(index, keys, orderings);
+        Scan::begin(descriptor);
+        descriptor
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn amrescan(
+    descriptor: pg_sys::IndexScanDesc,
+    keys: pg_sys::ScanKey,
+    _key_count: c_int,
+    _orderings: pg_sys::ScanKey,
+    _ordering_count: c_int,
+) {
+    // SAFETY: the scan was begun by us. The new keys, if any, are as many as
+    // it was begun with, and may be the very array they are copied to.
+    unsafe {
+        let count = (*descriptor).numberOfKeys;
+        if !keys.is_null() && count > 0 {
+            std::ptr::copy(keys, (*descriptor).keyData, count as usize);
+        }
+        Scan::of(descriptor).restart(descriptor);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn amgettuple(
+    descriptor: pg_sys::IndexScanDesc,
+    direction: pg_sys::ScanDirection::Type,
+) -> bool {
+    // SAFETY: the scan was begun by us.
+    unsafe { Scan::of(descriptor).next(descriptor, direction) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn amendscan(descriptor: pg_sys::IndexScanDesc) {
+    // SAFETY: the scan was begun by us and is not used again.
+    unsafe { Scan::end(descriptor) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn ammarkpos(descriptor: pg_sys::IndexScanDesc) {
+    // SAFETY: the scan was begun by us.
+    unsafe { Scan::of(descriptor).mark() }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn amrestrpos(descriptor: pg_sys::IndexScanDesc) {
+    // SAFETY: the scan was begun by us.
+    unsafe { Scan::of(descriptor).restore() }
+}

@@ -1,0 +1,316 @@
+//! Giving a row to the executor: by the hand-off to the table's fetch, or as an
+//! index tuple to an index-only scan.
+
+use engine::BlockNumber;
+use engine::mvcc::batch::Row;
+use pg::error::OrRaise;
+use pg::handles;
+use pg::handoff::RowFetch;
+use pg::row::Arena;
+use pgrx::pg_sys;
+
+use super::source::Source;
+
+/// Hands a row over.
+///
+/// # Safety
+/// `descriptor` is a live scan of the source's table. The row stays as it is
+/// until the index AM is called again. Nothing in `work` is in use.
+#[inline]
+pub unsafe fn hand_over(
+    descriptor: pg_sys::IndexScanDesc,
+    source: &Source,
+    writer: &mut TupleWriter,
+    (row, block): (Row<'_>, u32),
+    work: pg_sys::MemoryContext,
+) {
+    // SAFETY: the table is ours, so its AM has made the structure.
+    unsafe {
+        let fetch = RowFetch::of_table((*descriptor).xs_heapfetch);
+        if !(*descriptor).xs_want_itup {
+            (*descriptor).xs_heaptid = handles::UNNAMED;
+            fetch.put_row(source.layout(), row.key, row.payload, row.head);
+            return;
+        }
+        // Of an index-only scan's row core knows this tid alone, and a cursor
+        // may come back for the row by it.
+        let relation = (*source.relation()).rd_id;
+        (*descriptor).xs_heaptid = handles::lease(relation, row.key, row.head, BlockNumber(block));
+        (*descriptor).xs_itup = writer.write(descriptor, source, row, work);
+        fetch.put_visible();
+    }
+}
+
+/// Where one column's value goes in an index tuple.
+struct Target {
+    /// The table's column, from 0.
+    attribute: usize,
+    length: i16,
+    align: usize,
+    by_value: bool,
+    /// A short header may replace a long one.
+    packable: bool,
+}
+
+/// Makes index tuples in room that it uses again.
+///
+/// It does what `index_form_tuple` does, without an allocation and without
+/// looking each column up again; a value that is compressed or out of line is
+/// left to that function. The key of a storage-less index has no nulls.
+#[derive(Default)]
+pub struct TupleWriter {
+    targets: Vec<Target>,
+    /// How many of the table's columns are read.
+    upto: usize,
+    has_variable: bool,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+    arena: Vec<u64>,
+    tuple: Vec<u64>,
+}
+
+/// A tuple's header: six bytes of tid, two of size and flags.
+const HEADER_BYTES: usize = 8;
+/// `INDEX_SIZE_MASK` and `INDEX_VAR_MASK`.
+const SIZE_MASK: usize = 0x1FFF;
+const VARIABLE_BIT: u16 = 0x4000;
+const ALIGN_MAX: usize = 8;
+
+impl TupleWriter {
+    /// # Safety
+    /// As [`hand_over`].
+    unsafe fn write(
+        &mut self,
+        descriptor: pg_sys::IndexScanDesc,
+        source: &Source,
+        row: Row<'_>,
+        work: pg_sys::MemoryContext,
+    ) -> pg_sys::IndexTuple {
+        let layout = source.layout();
+        // SAFETY: the descriptor's index is open; the row is the source's; the
+        // vectors have room for as many columns as are read, and the arena for
+        // whatever a key of this length needs.
+        unsafe {
+            let shape = (*(*descriptor).indexRelation).rd_att;
+            if self.targets.is_empty() {
+                self.learn(shape, source);
+            }
+            self.arena
+                .resize(layout.arena_bytes(row.key.len()).div_ceil(8), 0);
+            let mut arena = Arena {
+                start: self.arena.as_mut_ptr().cast(),
+                capacity: self.arena.len() * 8,
+                used: 0,
+            };
+            let read = layout.cursor(row.payload).and_then(|mut cursor| {
+                layout.deform(
+                    row.key,
+                    row.payload,
+                    &mut cursor,
+                    0,
+                    self.upto,
+                    self.values.as_mut_ptr(),
+                    self.nulls.as_mut_ptr(),
+                    &mut arena,
+                )
+            });
+            read.or_raise(source.relation());
+            if self.form() {
+                return self.tuple.as_mut_ptr().cast();
+            }
+            let mut values: Vec<_> = self
+                .targets
+                .iter()
+                .map(|t| self.values[t.attribute])
+                .collect();
+            let mut nulls: Vec<_> = self
+                .targets
+                .iter()
+                .map(|t| self.nulls[t.attribute])
+                .collect();
+            super::in_context(work, || {
+                pg_sys::index_form_tuple(shape, values.as_mut_ptr(), nulls.as_mut_ptr())
+            })
+        }
+    }
+
+    /// # Safety
+    /// `shape` is the tuple descriptor of an index of the source's.
+    unsafe fn learn(&mut self, shape: pg_sys::TupleDesc, source: &Source) {
+        let columns = source.layout().order().columns();
+        // SAFETY: a storage-less index has its table's key columns, no others.
+        let attributes = unsafe { (*shape).attrs.as_slice(columns.len()) };
+        self.targets = columns
+            .iter()
+            .zip(attributes)
+            .map(|(column, attribute)| Target {
+                attribute: column.attribute as usize - 1,
+                length: attribute.attlen,
+                align: match attribute.attalign as u8 {
+                    b'c' => 1,
+                    b's' => 2,
+                    b'd' => 8,
+                    _ => 4,
+                },
+                by_value: attribute.attbyval,
+                packable: attribute.attstorage as u8 != b'p',
+            })
+            .collect();
+        self.has_variable = self.targets.iter().any(|target| target.length < 0);
+        let last = self.targets.iter().map(|target| target.attribute + 1).max();
+        self.upto = last.unwrap_or(0);
+        self.values.resize(self.upto, pg_sys::Datum::null());
+        self.nulls.resize(self.upto, false);
+    }
+
+    /// Lays the values out in `tuple`; `false` if that is not for us to do.
+    ///
+    /// # Safety
+    /// `values` holds valid datums of the targets' types.
+    unsafe fn form(&mut self) -> bool {
+        // Sizes first, so that the writing below cannot go astray.
+        let mut size = HEADER_BYTES;
+        for target in &self.targets {
+            if self.nulls[target.attribute] {
+                return false;
+            }
+            // SAFETY: by the caller.
+            let Some(piece) = (unsafe { Piece::of(target, self.values[target.attribute]) }) else {
+                return false;
+            };
+            size = piece.start(size, target) + piece.bytes();
+        }
+        size = size.next_multiple_of(ALIGN_MAX);
+        if size > SIZE_MASK {
+            return false;
+        }
+        // Zeros, for the padding must be zero bytes.
+        self.tuple.clear();
+        self.tuple.resize(size / 8, 0);
+        let tuple = self.tuple.as_mut_ptr();
+        let mut at = HEADER_BYTES;
+        // SAFETY: `size` has room for all that is written, as just added up;
+        // the header's last two bytes are its size and flags.
+        unsafe {
+            let info = size as u16 | if self.has_variable { VARIABLE_BIT } else { 0 };
+            tuple.cast::<u16>().add(3).write(info);
+            for target in &self.targets {
+                let value = self.values[target.attribute];
+                let Some(piece) = Piece::of(target, value) else {
+                    return false;
+                };
+                at = piece.start(at, target);
+                piece.write(tuple.cast::<u8>().add(at));
+                at += piece.bytes();
+            }
+        }
+        true
+    }
+}
+
+/// A value as it lies in a tuple.
+enum Piece {
+    /// The low bytes of a datum.
+    Word { bits: usize, bytes: usize },
+    /// As it lies in memory.
+    Copy {
+        from: *const u8,
+        bytes: usize,
+        is_short: bool,
+    },
+    /// A varlena that gets a one-byte header; these are its contents.
+    Shorten { from: *const u8, bytes: usize },
+}
+
+impl Piece {
+    /// `None` for a value that is compressed or out of line.
+    ///
+    /// # Safety
+    /// `value` is a datum of the target's type.
+    #[inline]
+    unsafe fn of(target: &Target, value: pg_sys::Datum) -> Option<Piece> {
+        if target.by_value {
+            return Some(Piece::Word {
+                bits: value.value(),
+                bytes: target.length as usize,
+            });
+        }
+        let from = value.cast_mut_ptr::<u8>().cast_const();
+        let copy = |bytes, is_short| {
+            Some(Piece::Copy {
+                from,
+                bytes,
+                is_short,
+            })
+        };
+        // SAFETY: by the caller; a name ends in a NUL, as a C string does,
+        // which is how indexes keep it.
+        unsafe {
+            match target.length {
+                -1 => {}
+                -2 => {
+                    let text = std::ffi::CStr::from_ptr(from.cast());
+                    return copy(text.to_bytes_with_nul().len(), false);
+                }
+                length => return copy(length as usize, false),
+            }
+            // The headers of varlenas on little-endian machines (postgres.h):
+            // an odd first byte is a short header, or alone means out of line;
+            // the next bit means compressed.
+            let first = *from;
+            if first == 0x01 {
+                return None;
+            }
+            if first & 0x01 != 0 {
+                return copy(usize::from(first >> 1), true);
+            }
+            if first & 0x02 != 0 {
+                return None;
+            }
+            let bytes = (from.cast::<u32>().read_unaligned() >> 2) as usize;
+            let contents = bytes - 4;
+            if target.packable && contents + 1 <= 0x7F {
+                return Some(Piece::Shorten {
+                    from: from.add(4),
+                    bytes: contents + 1,
+                });
+            }
+            copy(bytes, false)
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Piece::Word { bytes, .. }
+            | Piece::Copy { bytes, .. }
+            | Piece::Shorten { bytes, .. } => *bytes,
+        }
+    }
+
+    /// Where it begins, `at` or behind.
+    fn start(&self, at: usize, target: &Target) -> usize {
+        match self {
+            // A short header is not aligned.
+            Piece::Copy { is_short: true, .. } | Piece::Shorten { .. } => at,
+            _ => at.next_multiple_of(target.align),
+        }
+    }
+
+    /// # Safety
+    /// There is room at `to`, and what it was made of is still there.
+    unsafe fn write(&self, to: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match *self {
+                Piece::Word { bits, bytes } => {
+                    to.copy_from_nonoverlapping(bits.to_le_bytes().as_ptr(), bytes);
+                }
+                Piece::Copy { from, bytes, .. } => to.copy_from_nonoverlapping(from, bytes),
+                Piece::Shorten { from, bytes } => {
+                    to.write(((bytes as u8) << 1) | 1);
+                    to.add(1).copy_from_nonoverlapping(from, bytes - 1);
+                }
+            }
+        }
+    }
+}

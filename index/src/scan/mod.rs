@@ -1,0 +1,221 @@
+//! One index scan, which is a scan of the table.
+//!
+//! `convert` says what an argument means in the column's type, `ranges` turns
+//! scan keys into key ranges, `walk` serves their rows in either direction, and
+//! `hand_over` gives a row to the executor. `source` is the table.
+
+mod convert;
+mod hand_over;
+mod ranges;
+mod source;
+#[cfg(test)]
+mod stub;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use pgrx::PgMemoryContexts;
+use pgrx::pg_sys;
+
+use hand_over::TupleWriter;
+use ranges::{KeyTypes, Ranges};
+use source::Source;
+use walk::Walk;
+
+/// What `scan->opaque` points to. It lives in a memory context of its own
+/// whose deletion drops it, because after an ERROR nobody calls `amendscan`.
+pub struct Scan {
+    context: pg_sys::MemoryContext,
+    /// For what detoasting and taking arrays apart leaves; reset with each
+    /// rescan, and for each row that is given back.
+    work: pg_sys::MemoryContext,
+    /// Set by the first rescan: `ambeginscan` is not told the table.
+    parts: Option<Parts>,
+}
+
+struct Parts {
+    source: Source,
+    ranges: Ranges,
+    walk: Walk,
+    writer: TupleWriter,
+    is_counted: bool,
+}
+
+impl Scan {
+    /// Puts a scan's state behind its descriptor.
+    ///
+    /// # Safety
+    /// `descriptor` is a fresh descriptor in the current memory context.
+    pub unsafe fn begin(descriptor: pg_sys::IndexScanDesc) {
+        // SAFETY: contexts hang below the current one, so that they go with it
+        // at the latest; the state is dropped by the deletion of its own.
+        unsafe {
+            let context = new_context(pg_sys::CurrentMemoryContext);
+            let scan = Scan {
+                context,
+                work: new_context(context),
+                parts: None,
+            };
+            (*descriptor).opaque = PgMemoryContexts::For(context)
+                .leak_and_drop_on_delete(scan)
+                .cast();
+        }
+    }
+
+    /// The state behind a descriptor.
+    ///
+    /// # Safety
+    /// The scan was begun here and has not ended; nobody else holds the result.
+    #[inline]
+    pub unsafe fn of<'s>(descriptor: pg_sys::IndexScanDesc) -> &'s mut Scan {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *(*descriptor).opaque.cast::<Scan>() }
+    }
+
+    /// Drops the state.
+    ///
+    /// # Safety
+    /// As [`Scan::of`].
+    pub unsafe fn end(descriptor: pg_sys::IndexScanDesc) {
+        // SAFETY: the deletion drops the state, which is not used again.
+        unsafe {
+            let context = Scan::of(descriptor).context;
+            (*descriptor).opaque = std::ptr::null_mut();
+            pg_sys::MemoryContextDelete(context);
+        }
+    }
+
+    /// Begins anew, with the keys in the descriptor.
+    ///
+    /// # Safety
+    /// The descriptor is this scan's and is set up: its keys, table and
+    /// snapshot are there.
+    pub unsafe fn restart(&mut self, descriptor: pg_sys::IndexScanDesc) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let parts = match &mut self.parts {
+                Some(parts) => parts,
+                parts => parts.insert(Parts {
+                    source: Source::open(descriptor),
+                    ranges: Ranges::default(),
+                    walk: Walk::default(),
+                    writer: TupleWriter::default(),
+                    is_counted: false,
+                }),
+            };
+            let count = (*descriptor).numberOfKeys as usize;
+            let keys = if count == 0 {
+                &[]
+            } else {
+                std::slice::from_raw_parts((*descriptor).keyData, count)
+            };
+            let types = KeyTypes {
+                order: parts.source.layout().order(),
+                inputs: std::slice::from_raw_parts(
+                    (*(*descriptor).indexRelation).rd_opcintype,
+                    parts.source.layout().order().columns().len(),
+                ),
+            };
+            let ranges = &mut parts.ranges;
+            in_context(self.work, || ranges.set(keys, types));
+            parts.walk.restart();
+            parts.is_counted = false;
+            (*descriptor).xs_recheck = parts.ranges.recheck();
+            (*descriptor).xs_recheckorderby = false;
+        }
+    }
+
+    /// Goes to the next row and hands it over; whether there is one.
+    ///
+    /// # Safety
+    /// As [`Scan::restart`], which was called before.
+    pub unsafe fn next(
+        &mut self,
+        descriptor: pg_sys::IndexScanDesc,
+        direction: pg_sys::ScanDirection::Type,
+    ) -> bool {
+        let parts = self.parts.as_mut().expect("a scan is started by amrescan");
+        if !parts.is_counted {
+            parts.is_counted = true;
+            // SAFETY: the descriptor's index is open.
+            unsafe { count_scan((*descriptor).indexRelation) };
+        }
+        let backward = direction == pg_sys::ScanDirection::BackwardScanDirection;
+        if !parts.walk.next(&mut parts.ranges, &parts.source, backward) {
+            return false;
+        }
+        // SAFETY: the row stays as it is until the next call.
+        unsafe {
+            let writer = &mut parts.writer;
+            let row = parts.walk.row();
+            hand_over::hand_over(descriptor, &parts.source, writer, row, self.work);
+        }
+        true
+    }
+
+    /// Remembers where the scan stands.
+    pub fn mark(&mut self) {
+        if let Some(parts) = &mut self.parts {
+            parts.walk.mark(&parts.ranges);
+        }
+    }
+
+    /// Goes back to where it stood.
+    pub fn restore(&mut self) {
+        if let Some(parts) = &mut self.parts {
+            parts.walk.restore(&mut parts.ranges);
+        }
+    }
+}
+
+/// # Safety
+/// `parent` is a live memory context.
+unsafe fn new_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
+    // SAFETY: the name is a constant, as the function demands.
+    unsafe {
+        pg_sys::AllocSetContextCreateInternal(
+            parent,
+            c"rowref index scan".as_ptr(),
+            pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+            pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+            pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+        )
+    }
+}
+
+/// Empties a context, if there is anything in it, and works in it. After an
+/// ERROR the server sets a context of its own.
+///
+/// # Safety
+/// Nothing in `context` is in use.
+#[inline]
+unsafe fn in_context<R>(context: pg_sys::MemoryContext, work: impl FnOnce() -> R) -> R {
+    // SAFETY: the current context is a plain variable of a single thread.
+    unsafe {
+        if !(*context).isReset {
+            pg_sys::MemoryContextReset(context);
+        }
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = context;
+        let result = work();
+        pg_sys::CurrentMemoryContext = before;
+        result
+    }
+}
+
+/// What the macro `pgstat_count_index_scan` does.
+///
+/// # Safety
+/// `index` is an open relation.
+unsafe fn count_scan(index: pg_sys::Relation) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*index).pgstat_info.is_null() {
+            if !(*index).pgstat_enabled {
+                return;
+            }
+            pg_sys::pgstat_assoc_relation(index);
+        }
+        (*(*index).pgstat_info).t_counts.t_numscans += 1;
+    }
+}

@@ -1,0 +1,653 @@
+//! From scan keys to key ranges.
+//!
+//! Every leading column with equalities is *listed*: it has a sorted list of
+//! values, of one if nothing but `=` is said. The first column that is not
+//! listed may be *limited*. Each combination of listed values is one range of
+//! keys; in lexicographic order of the combinations the ranges ascend and do
+//! not touch. What is said of columns behind that, or cannot be said in key
+//! bytes, is left to the executor ([`Ranges::recheck`]).
+
+use std::cmp::Ordering;
+
+use engine::mvcc::scan::{Edge, Range};
+use pg::row::KeyOrder;
+use pgrx::pg_sys;
+use rowref::key::{ColumnForm, CompareColumn, KeyLayout, KeyValue};
+
+use super::convert::{Operator, Says, convert};
+
+/// A piece of [`Column::bytes`].
+type Span = (u32, u32);
+
+/// One end of a column's values, in the order of the key.
+#[derive(Clone, Copy)]
+struct Limit {
+    value: Span,
+    exclusive: bool,
+}
+
+/// What is said of one column. The order in here is that of keys, so that a
+/// descending column's upper limit is its first.
+#[derive(Default)]
+struct Column {
+    /// Encoded values.
+    bytes: Vec<u8>,
+    /// Ascending and distinct; says something if `is_listed`.
+    values: Vec<Span>,
+    is_listed: bool,
+    first: Option<Limit>,
+    last: Option<Limit>,
+    /// `IS NOT NULL` of a column that could be.
+    not_null: bool,
+}
+
+impl Column {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.values.clear();
+        self.is_listed = false;
+        self.first = None;
+        self.last = None;
+        self.not_null = false;
+    }
+
+    fn get(&self, (start, end): Span) -> &[u8] {
+        &self.bytes[start as usize..end as usize]
+    }
+
+    fn is_limited(&self) -> bool {
+        self.first.is_some() || self.last.is_some()
+    }
+}
+
+/// The types that a key's operator classes compare, and the order of the key.
+#[derive(Clone, Copy)]
+pub struct KeyTypes<'k> {
+    /// The order.
+    pub order: &'k KeyOrder,
+    /// For each column.
+    pub inputs: &'k [pg_sys::Oid],
+}
+
+impl<'k> KeyTypes<'k> {
+    fn layout(&self) -> &'k KeyLayout {
+        self.order
+            .layout()
+            .expect("an index's table is organized by columns")
+    }
+
+    fn is_descending(&self, column: usize) -> bool {
+        self.order.columns()[column].descending
+    }
+
+    /// Compares two encoded values of a column, in the order of the key.
+    fn compare(&self, column: usize, left: &[u8], right: &[u8]) -> Ordering {
+        let spec = &self.order.columns()[column];
+        let ColumnForm::Comparator { fixed_len } = spec.form else {
+            return left.cmp(right);
+        };
+        // A marker, where there can be nulls, and a length precede the datum.
+        let marker = usize::from(spec.nullable);
+        let datum = marker + if fixed_len.is_none() { 2 } else { 0 };
+        if left[..marker] != right[..marker] || left.len() < datum || right.len() < datum {
+            return left.cmp(right);
+        }
+        let ordering = CompareColumn::compare(self.order, column, &left[datum..], &right[datum..]);
+        if spec.descending {
+            ordering.reverse()
+        } else {
+            ordering
+        }
+    }
+}
+
+/// The ranges of a scan. Reused from one rescan to the next.
+#[derive(Default)]
+pub struct Ranges {
+    columns: Vec<Column>,
+    /// How many leading columns are listed.
+    listed: usize,
+    /// One row at most matches each combination: all columns are listed.
+    is_point: bool,
+    /// No row matches.
+    is_empty: bool,
+    /// The rows that come out have to be tested by the executor.
+    recheck: bool,
+    /// Whether the column behind the listed ones can be null.
+    limited_is_nullable: bool,
+    /// Which value of each listed column the current combination has.
+    at: Vec<u32>,
+    /// The current combination's values, encoded.
+    prefix: Vec<u8>,
+    /// For datums on their way into `prefix` or a column.
+    scratch: Vec<u8>,
+    /// For one encoded value.
+    one: Vec<u8>,
+}
+
+impl Ranges {
+    /// Whether the executor has to test the rows.
+    pub fn recheck(&self) -> bool {
+        self.recheck
+    }
+
+    /// The key of the current combination if it names one row at most.
+    #[inline]
+    pub fn point(&self) -> Option<&[u8]> {
+        self.is_point.then_some(&self.prefix[..])
+    }
+
+    /// Takes new scan keys.
+    ///
+    /// # Safety
+    /// The keys are filled in for this index; array arguments are arrays. Runs
+    /// in a memory context that may keep what detoasting leaves.
+    pub unsafe fn set(&mut self, keys: &[pg_sys::ScanKeyData], types: KeyTypes<'_>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.set_point(keys, types) {
+                return;
+            }
+            self.clear(types);
+            for key in keys {
+                self.add_key(key, types);
+            }
+        }
+        self.resolve(types);
+    }
+
+    /// [`Ranges::set`] for tests, which have no server to make arrays:
+    /// (column, operator, type, arguments, any of which will do).
+    #[cfg(test)]
+    pub fn set_clauses(
+        &mut self,
+        clauses: impl Iterator<Item = (usize, Operator, pg_sys::Oid, Vec<pg_sys::Datum>)>,
+        types: KeyTypes<'_>,
+    ) {
+        self.clear(types);
+        for (column, operator, argument_type, arguments) in clauses {
+            let mut scratch = Vec::new();
+            // SAFETY: tests pass datums of the type they name.
+            unsafe {
+                self.add_any(
+                    column,
+                    operator,
+                    argument_type,
+                    &arguments,
+                    types,
+                    &mut scratch,
+                );
+            }
+        }
+        self.resolve(types);
+    }
+
+    /// The way of most scans by far: `=` on every column, in order, no arrays
+    /// and no nulls. The key is encoded as it comes.
+    ///
+    /// # Safety
+    /// As [`Ranges::set`].
+    #[inline]
+    unsafe fn set_point(&mut self, keys: &[pg_sys::ScanKeyData], types: KeyTypes<'_>) -> bool {
+        if keys.len() != types.inputs.len() {
+            return false;
+        }
+        let specs = types.order.columns();
+        self.prefix.clear();
+        for (column, key) in keys.iter().enumerate() {
+            if key.sk_flags != 0
+                || u32::from(key.sk_strategy) != pg_sys::BTEqualStrategyNumber
+                || key.sk_attno as usize != column + 1
+            {
+                return false;
+            }
+            // SAFETY: the argument is of the key's subtype and not null.
+            let said = unsafe {
+                convert(
+                    &specs[column],
+                    types.inputs[column],
+                    key.sk_subtype,
+                    Operator::Equal,
+                    key.sk_argument,
+                    &mut self.scratch,
+                )
+            };
+            let Says::Compare(Operator::Equal, value) = said else {
+                return false;
+            };
+            let encoded = types.layout().encode(column, value, &mut self.prefix);
+            if encoded.is_err() {
+                return false;
+            }
+        }
+        self.listed = 0;
+        self.is_point = true;
+        self.is_empty = false;
+        self.recheck = false;
+        true
+    }
+
+    /// Forgets what was said.
+    fn clear(&mut self, types: KeyTypes<'_>) {
+        let count = types.order.columns().len();
+        self.columns.resize_with(count, Column::default);
+        self.columns.iter_mut().for_each(Column::clear);
+        self.is_empty = false;
+        self.recheck = false;
+    }
+
+    /// # Safety
+    /// As [`Ranges::set`].
+    unsafe fn add_key(&mut self, key: &pg_sys::ScanKeyData, types: KeyTypes<'_>) {
+        let column = key.sk_attno as usize - 1;
+        let flags = key.sk_flags as u32;
+        let nullable = types.order.columns()[column].nullable;
+        if flags & pg_sys::SK_SEARCHNULL != 0 {
+            if nullable {
+                self.add_values(column, &[KeyValue::Null], types);
+            } else {
+                self.is_empty = true;
+            }
+            return;
+        }
+        if flags & pg_sys::SK_SEARCHNOTNULL != 0 {
+            self.columns[column].not_null = nullable;
+            return;
+        }
+        // The operators are strict: no comparison with null is true.
+        if flags & pg_sys::SK_ISNULL != 0 {
+            self.is_empty = true;
+            return;
+        }
+        let Some(operator) = Operator::from_strategy(key.sk_strategy) else {
+            self.recheck = true;
+            return;
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // SAFETY: by the caller, the argument is what the flags say.
+        unsafe {
+            if flags & pg_sys::SK_SEARCHARRAY != 0 {
+                let elements = array_elements(key.sk_argument);
+                self.add_any(
+                    column,
+                    operator,
+                    key.sk_subtype,
+                    &elements,
+                    types,
+                    &mut scratch,
+                );
+            } else {
+                let said = convert(
+                    &types.order.columns()[column],
+                    types.inputs[column],
+                    key.sk_subtype,
+                    operator,
+                    key.sk_argument,
+                    &mut scratch,
+                );
+                match said {
+                    Says::Compare(Operator::Equal, value) => {
+                        self.add_values(column, &[value], types);
+                    }
+                    Says::Compare(operator, value) => {
+                        self.one.clear();
+                        let encoded = types.layout().encode(column, value, &mut self.one);
+                        if encoded.is_ok() {
+                            self.limit(column, operator, types);
+                        } else {
+                            self.recheck = true;
+                        }
+                    }
+                    Says::Always => self.columns[column].not_null = nullable,
+                    Says::Never => self.is_empty = true,
+                    Says::Unknown => self.recheck = true,
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// `column <operator> ANY (elements)`: a list for `=`, else the weakest
+    /// limit.
+    ///
+    /// # Safety
+    /// The elements are datums of the operator's right-hand type, not null.
+    unsafe fn add_any(
+        &mut self,
+        column: usize,
+        operator: Operator,
+        element_type: pg_sys::Oid,
+        elements: &[pg_sys::Datum],
+        types: KeyTypes<'_>,
+        scratch: &mut Vec<u8>,
+    ) {
+        let layout = types.layout();
+        let spec = &types.order.columns()[column];
+        let mut values: Vec<Vec<u8>> = Vec::new();
+        let mut weakest: Option<(Operator, Vec<u8>)> = None;
+        for element in elements {
+            // SAFETY: the caller's promise.
+            let said = unsafe {
+                convert(
+                    spec,
+                    types.inputs[column],
+                    element_type,
+                    operator,
+                    *element,
+                    scratch,
+                )
+            };
+            let (operator, value) = match said {
+                Says::Compare(operator, value) => (operator, value),
+                Says::Never => continue,
+                Says::Always => {
+                    self.columns[column].not_null = spec.nullable;
+                    return;
+                }
+                Says::Unknown => {
+                    self.recheck = true;
+                    return;
+                }
+            };
+            let mut encoded = Vec::new();
+            if layout.encode(column, value, &mut encoded).is_err() {
+                self.recheck = true;
+                return;
+            }
+            if operator == Operator::Equal {
+                values.push(encoded);
+                continue;
+            }
+            let weaker = weakest.as_ref().is_none_or(|(than, limit)| {
+                let ordering = types.compare(column, &encoded, limit);
+                let outward = if is_last(operator, types.is_descending(column)) {
+                    ordering
+                } else {
+                    ordering.reverse()
+                };
+                outward.is_gt() || outward.is_eq() && than.excludes()
+            });
+            if weaker {
+                weakest = Some((operator, encoded));
+            }
+        }
+        if operator == Operator::Equal {
+            self.add_list(column, values, types);
+        } else if let Some((operator, encoded)) = weakest {
+            self.one = encoded;
+            self.limit(column, operator, types);
+        } else {
+            self.is_empty = true;
+        }
+    }
+
+    fn add_values(&mut self, column: usize, values: &[KeyValue<'_>], types: KeyTypes<'_>) {
+        let mut list = Vec::with_capacity(values.len());
+        for value in values {
+            let mut encoded = Vec::new();
+            if types.layout().encode(column, *value, &mut encoded).is_err() {
+                self.recheck = true;
+                return;
+            }
+            list.push(encoded);
+        }
+        self.add_list(column, list, types);
+    }
+
+    /// Lists values for a column, or strikes what is not among them off its list.
+    fn add_list(&mut self, column: usize, mut list: Vec<Vec<u8>>, types: KeyTypes<'_>) {
+        list.sort_unstable_by(|a, b| types.compare(column, a, b));
+        list.dedup_by(|a, b| types.compare(column, a, b).is_eq());
+        let said = &mut self.columns[column];
+        if said.is_listed {
+            let mut values = std::mem::take(&mut said.values);
+            values.retain(|span| {
+                list.binary_search_by(|one| types.compare(column, one, said.get(*span)))
+                    .is_ok()
+            });
+            said.values = values;
+            return;
+        }
+        said.is_listed = true;
+        for value in list {
+            let start = said.bytes.len() as u32;
+            said.bytes.extend_from_slice(&value);
+            said.values.push((start, said.bytes.len() as u32));
+        }
+    }
+
+    /// Limits a column by the value in `one`, unless it is limited more.
+    fn limit(&mut self, column: usize, operator: Operator, types: KeyTypes<'_>) {
+        let said = &mut self.columns[column];
+        let is_last = is_last(operator, types.is_descending(column));
+        let exclusive = operator.excludes();
+        let known = if is_last { said.last } else { said.first };
+        if let Some(known) = known {
+            let ordering = types.compare(column, &self.one, said.get(known.value));
+            let inward = if is_last {
+                ordering.reverse()
+            } else {
+                ordering
+            };
+            if inward.is_lt() || inward.is_eq() && (known.exclusive || !exclusive) {
+                return;
+            }
+        }
+        let start = said.bytes.len() as u32;
+        said.bytes.extend_from_slice(&self.one);
+        let limit = Limit {
+            value: (start, said.bytes.len() as u32),
+            exclusive,
+        };
+        if is_last {
+            said.last = Some(limit);
+        } else {
+            said.first = Some(limit);
+        }
+    }
+
+    /// Settles which columns bound the scan, once all keys are taken.
+    fn resolve(&mut self, types: KeyTypes<'_>) {
+        self.listed = 0;
+        let mut bounded = true;
+        for column in 0..self.columns.len() {
+            let said = &mut self.columns[column];
+            if said.is_listed && said.is_limited() {
+                let mut values = std::mem::take(&mut said.values);
+                values.retain(|span| said.passes(column, said.get(*span), types));
+                said.values = values;
+            }
+            let contradicts = if said.is_listed {
+                said.values.is_empty()
+            } else {
+                said.limits_cross(column, types)
+            };
+            self.is_empty |= contradicts;
+            if bounded && said.is_listed {
+                self.listed += 1;
+            } else if bounded {
+                bounded = false;
+                // Limits leave nulls out by themselves; alone, the executor does.
+                self.recheck |= said.not_null && !said.is_limited();
+            } else {
+                self.recheck |= said.is_listed || said.is_limited() || said.not_null;
+            }
+        }
+        self.is_point = self.listed == self.columns.len();
+        let limited = types.order.columns().get(self.listed);
+        self.limited_is_nullable = limited.is_some_and(|spec| spec.nullable);
+    }
+
+    /// Goes to the first or the last combination; whether there is one.
+    pub fn start(&mut self, backward: bool) -> bool {
+        if self.is_empty {
+            return false;
+        }
+        self.at.clear();
+        self.at
+            .extend(self.columns[..self.listed].iter().map(|column| {
+                if backward {
+                    column.values.len() as u32 - 1
+                } else {
+                    0
+                }
+            }));
+        self.write_prefix();
+        true
+    }
+
+    /// Goes to the next combination in either direction; whether there is one.
+    /// If not, this stays where it is.
+    pub fn advance(&mut self, backward: bool) -> bool {
+        for column in (0..self.listed).rev() {
+            let count = self.columns[column].values.len() as u32;
+            let at = self.at[column];
+            let next = if backward {
+                at.checked_sub(1)
+            } else {
+                Some(at + 1).filter(|next| *next < count)
+            };
+            let Some(next) = next else { continue };
+            self.at[column] = next;
+            for behind in column + 1..self.listed {
+                let last = self.columns[behind].values.len() as u32 - 1;
+                self.at[behind] = if backward { last } else { 0 };
+            }
+            self.write_prefix();
+            return true;
+        }
+        false
+    }
+
+    /// Where the combinations stand, for [`Ranges::go_to`].
+    pub fn standing(&self) -> &[u32] {
+        &self.at
+    }
+
+    /// Goes back to a combination of the same scan keys.
+    pub fn go_to(&mut self, standing: &[u32]) {
+        self.at.clear();
+        self.at.extend_from_slice(standing);
+        self.write_prefix();
+    }
+
+    /// Without a listed column the prefix is empty, or the point that
+    /// `set_point` has put there.
+    fn write_prefix(&mut self) {
+        if self.listed == 0 {
+            if !self.is_point {
+                self.prefix.clear();
+            }
+            return;
+        }
+        self.prefix.clear();
+        for (column, at) in self.columns.iter().zip(&self.at) {
+            let value = column.get(column.values[*at as usize]);
+            self.prefix.extend_from_slice(value);
+        }
+    }
+
+    /// Writes the current combination's range.
+    pub fn write_range(&self, range: &mut Range) {
+        let (mut first, mut last, mut open): (_, _, &[u8]) = (None, None, &[]);
+        if let Some(column) = self.columns.get(self.listed) {
+            first = column.first.map(|limit| (column.get(limit.value), limit));
+            last = column.last.map(|limit| (column.get(limit.value), limit));
+            // A limit on one side leaves nulls out on the other, too: values
+            // share the marker that they begin with.
+            if let (true, Some((value, _))) = (self.limited_is_nullable, first.or(last)) {
+                open = &value[..1];
+            }
+        }
+        match first {
+            Some((value, limit)) => self.edge(&mut range.from, value, limit.exclusive),
+            None => self.edge(&mut range.from, open, false),
+        }
+        match last {
+            Some((value, limit)) => self.edge(&mut range.to, value, !limit.exclusive),
+            None => self.edge(&mut range.to, open, true),
+        }
+    }
+
+    fn edge(&self, edge: &mut Option<Edge>, value: &[u8], after: bool) {
+        if self.prefix.is_empty() && value.is_empty() {
+            *edge = None;
+        } else {
+            set_edge(edge, &self.prefix, value, after);
+        }
+    }
+}
+
+impl Column {
+    /// Whether a value lies within the limits.
+    fn passes(&self, column: usize, value: &[u8], types: KeyTypes<'_>) -> bool {
+        let beyond = |limit: Limit, outward: Ordering| {
+            let ordering = types.compare(column, value, self.get(limit.value));
+            ordering == outward || ordering.is_eq() && limit.exclusive
+        };
+        !self
+            .first
+            .is_some_and(|limit| beyond(limit, Ordering::Less))
+            && !self
+                .last
+                .is_some_and(|limit| beyond(limit, Ordering::Greater))
+    }
+
+    /// Whether no value can lie between the limits.
+    fn limits_cross(&self, column: usize, types: KeyTypes<'_>) -> bool {
+        let (Some(first), Some(last)) = (self.first, self.last) else {
+            return false;
+        };
+        let ordering = types.compare(column, self.get(first.value), self.get(last.value));
+        ordering.is_gt() || ordering.is_eq() && (first.exclusive || last.exclusive)
+    }
+}
+
+/// Whether a limit is the last one in key order, where a descending column
+/// runs against its type.
+fn is_last(operator: Operator, descending: bool) -> bool {
+    operator.is_upper() != descending
+}
+
+/// Writes an edge into the room of the one before it.
+pub fn set_edge(edge: &mut Option<Edge>, prefix: &[u8], value: &[u8], after: bool) {
+    let edge = edge.get_or_insert_with(|| Edge {
+        key: Vec::new(),
+        after,
+    });
+    edge.key.clear();
+    edge.key.extend_from_slice(prefix);
+    edge.key.extend_from_slice(value);
+    edge.after = after;
+}
+
+/// The elements of an array that are not null: no comparison with null is true.
+///
+/// # Safety
+/// `array` is an array.
+unsafe fn array_elements(array: pg_sys::Datum) -> Vec<pg_sys::Datum> {
+    // SAFETY: detoasting yields a whole array, whose header names the type of
+    // its elements; the server allocates both results with as many members as
+    // it says.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let element_type = (*array).elemtype;
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut by_value, &mut align);
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        pg_sys::deconstruct_array(
+            array,
+            element_type,
+            i32::from(length),
+            by_value,
+            align,
+            &mut values,
+            &mut nulls,
+            &mut count,
+        );
+        (0..usize::try_from(count).unwrap_or(0))
+            .filter(|at| !*nulls.add(*at))
+            .map(|at| *values.add(at))
+            .collect()
+    }
+}

@@ -1,0 +1,261 @@
+//! Serving the rows of the ranges, one after another, in either direction.
+//!
+//! Rows come from a batch, a leaf's worth that was copied under the leaf's
+//! lock. The walk stands on a row of the batch, or off it; off it, it knows the
+//! key it stands at, and resumes there by searching (rule 24): nothing here
+//! remembers a page or a slot for longer than the engine's hint.
+
+use engine::mvcc::batch::{Batch, Row};
+use engine::mvcc::scan::{Direction, Place, Range};
+
+use super::ranges::{Ranges, set_edge};
+
+/// Where the rows are: a table under a snapshot.
+pub trait Rows {
+    /// Whether the snapshot's judgement of a row stands as long as it does.
+    fn is_stable(&self) -> bool;
+
+    /// Copies the row under a key, if there is one that the snapshot sees.
+    fn get(&self, key: &[u8], into: &mut Batch) -> bool;
+
+    /// Copies the rows of a range's next leaf; whether there was one.
+    fn next_leaf(
+        &self,
+        range: &Range,
+        direction: Direction,
+        place: &mut Place,
+        batch: &mut Batch,
+    ) -> bool;
+}
+
+/// Where the walk stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Standing {
+    /// Nowhere yet: the first row is the first one in the direction asked for.
+    #[default]
+    Fresh,
+    /// Before the first row of all.
+    Before,
+    /// Behind the last row of all.
+    Behind,
+    /// On a row of the batch.
+    On(usize),
+    /// On the row with the key `anchor`, which is not in the batch.
+    Anchored,
+}
+
+/// What `ammarkpos` remembers.
+#[derive(Default)]
+struct Mark {
+    is_set: bool,
+    key: Vec<u8>,
+    combination: Vec<u32>,
+    /// The batch the row was in, and where.
+    generation: u64,
+    at: usize,
+}
+
+/// A walk over the ranges of a scan.
+#[derive(Default)]
+pub struct Walk {
+    standing: Standing,
+    batch: Batch,
+    /// A row that was looked at once more, under a snapshot that is not stable.
+    fresh: Batch,
+    is_fresh: bool,
+    /// Counts the contents that the batch has had.
+    generation: u64,
+    /// What is left of the current combination's range on the batch's far
+    /// side, and which side that is.
+    range: Range,
+    backward: bool,
+    place: Option<Place>,
+    anchor: Vec<u8>,
+    mark: Mark,
+}
+
+impl Walk {
+    /// Forgets everything but its room.
+    pub fn restart(&mut self) {
+        self.standing = Standing::Fresh;
+        self.mark.is_set = false;
+    }
+
+    /// The row the walk stands on, until the next step.
+    #[inline]
+    pub fn row(&self) -> (Row<'_>, u32) {
+        if self.is_fresh {
+            return (self.fresh.row(0), self.fresh.block);
+        }
+        let Standing::On(at) = self.standing else {
+            unreachable!("asked for only after a step that found a row");
+        };
+        (self.batch.row(at), self.batch.block)
+    }
+
+    /// Steps to the next row; whether there is one.
+    #[inline]
+    pub fn next(&mut self, ranges: &mut Ranges, source: &impl Rows, backward: bool) -> bool {
+        loop {
+            if !self.step(ranges, source, backward) {
+                return false;
+            }
+            self.is_fresh = !source.is_stable();
+            if !self.is_fresh {
+                return true;
+            }
+            // Rule 24: such a snapshot judges a row when it is returned.
+            let Standing::On(at) = self.standing else {
+                unreachable!("a step that finds a row stands on it");
+            };
+            self.fresh.clear();
+            if source.get(self.batch.row(at).key, &mut self.fresh) {
+                return true;
+            }
+        }
+    }
+
+    #[inline]
+    fn step(&mut self, ranges: &mut Ranges, source: &impl Rows, backward: bool) -> bool {
+        match self.standing {
+            Standing::On(at) => {
+                let next = if backward {
+                    at.checked_sub(1)
+                } else {
+                    Some(at + 1).filter(|next| *next < self.batch.len())
+                };
+                if let Some(next) = next {
+                    self.standing = Standing::On(next);
+                    return true;
+                }
+                if backward != self.backward {
+                    // The batch was read in the other direction: what lies
+                    // beyond this end of it has to be searched for.
+                    let key = self.batch.row(at).key;
+                    self.anchor.clear();
+                    self.anchor.extend_from_slice(key);
+                    self.resume(ranges, backward);
+                }
+            }
+            Standing::Anchored => self.resume(ranges, backward),
+            Standing::Before if backward => return false,
+            Standing::Behind if !backward => return false,
+            Standing::Fresh | Standing::Before | Standing::Behind => {
+                if !ranges.start(backward) {
+                    return false;
+                }
+                self.enter(ranges, backward);
+            }
+        }
+        loop {
+            if self.load(ranges, source) {
+                self.standing = Standing::On(if backward { self.batch.len() - 1 } else { 0 });
+                return true;
+            }
+            if !ranges.advance(backward) {
+                self.standing = if backward {
+                    Standing::Before
+                } else {
+                    Standing::Behind
+                };
+                return false;
+            }
+            self.enter(ranges, backward);
+        }
+    }
+
+    /// Goes to the near end of the current combination's range.
+    fn enter(&mut self, ranges: &Ranges, backward: bool) {
+        self.backward = backward;
+        self.place = Some(Place::Start);
+        if ranges.point().is_none() {
+            ranges.write_range(&mut self.range);
+        }
+    }
+
+    /// Goes to the anchor, within the current combination's range: what is
+    /// left of the range lies beyond it.
+    fn resume(&mut self, ranges: &Ranges, backward: bool) {
+        self.enter(ranges, backward);
+        if ranges.point().is_some() {
+            // The anchor was its only row.
+            self.place = None;
+        } else if backward {
+            set_edge(&mut self.range.to, &self.anchor, &[], false);
+        } else {
+            set_edge(&mut self.range.from, &self.anchor, &[], true);
+        }
+    }
+
+    /// Fills the batch with the next rows of the current range; whether there
+    /// are any.
+    fn load(&mut self, ranges: &Ranges, source: &impl Rows) -> bool {
+        if let Some(key) = ranges.point() {
+            if self.place.take().is_none() {
+                return false;
+            }
+            self.generation += 1;
+            self.batch.clear();
+            return source.get(key, &mut self.batch);
+        }
+        let direction = if self.backward {
+            Direction::Backward
+        } else {
+            Direction::Forward
+        };
+        loop {
+            // At the end the batch is left as it is, for a mark in it.
+            let Some(place) = self.place.as_mut().filter(|place| **place != Place::End) else {
+                return false;
+            };
+            self.generation += 1;
+            if !source.next_leaf(&self.range, direction, place, &mut self.batch) {
+                return false;
+            }
+            if !self.batch.is_empty() {
+                return true;
+            }
+        }
+    }
+
+    /// Remembers the row it stands on.
+    pub fn mark(&mut self, ranges: &Ranges) {
+        self.mark.is_set = false;
+        let key = match self.standing {
+            Standing::On(at) => {
+                self.mark.at = at;
+                self.mark.generation = self.generation;
+                self.batch.row(at).key
+            }
+            Standing::Anchored => {
+                // No batch has had this number.
+                self.mark.generation = u64::MAX;
+                &self.anchor
+            }
+            Standing::Fresh | Standing::Before | Standing::Behind => return,
+        };
+        self.mark.is_set = true;
+        self.mark.key.clear();
+        self.mark.key.extend_from_slice(key);
+        self.mark.combination.clear();
+        self.mark.combination.extend_from_slice(ranges.standing());
+    }
+
+    /// Goes back to the row it stood on. Without one, to the beginning.
+    pub fn restore(&mut self, ranges: &mut Ranges) {
+        if !self.mark.is_set {
+            self.standing = Standing::Fresh;
+            return;
+        }
+        ranges.go_to(&self.mark.combination);
+        if self.mark.generation == self.generation {
+            // The batch was not filled again since, so that range and place
+            // belong to it still.
+            self.standing = Standing::On(self.mark.at);
+            return;
+        }
+        self.anchor.clear();
+        self.anchor.extend_from_slice(&self.mark.key);
+        self.standing = Standing::Anchored;
+    }
+}
