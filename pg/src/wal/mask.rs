@@ -61,3 +61,94 @@ fn mask_bytes(bytes: &mut [u8], block: BlockNumber) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use engine::page::apply::{Scratch, apply};
+    use engine::page::cell::Head;
+    use engine::page::flag;
+    use engine::page::op::{Format, Ops};
+    use engine::types::{CommandId, Level, Sequence, SlotNumber, Xid};
+
+    use super::*;
+
+    const SHOWN: usize = 8192 - LSN_BYTES;
+
+    fn cell(key: u8, flags: u8) -> Vec<u8> {
+        let head = Head {
+            flags,
+            xmin: Xid(700),
+            cid: CommandId(1),
+            sequence: Sequence(1),
+        };
+        let mut bytes = Vec::new();
+        head.encode(Some(&[key]), b"payload", &mut bytes);
+        bytes
+    }
+
+    /// A leaf of two versions. The second was replaced by a longer one, so that
+    /// its old bytes, hints included, are garbage among the cells.
+    fn leaf(hints: u8) -> Vec<u8> {
+        let mut bytes = vec![0; SHOWN];
+        let mut scratch = Scratch::new(8192);
+        let make = Ops::new()
+            .format(&Format {
+                kind: PageKind::Leaf,
+                level: Level::LEAF,
+                flags: flag::ORDERED,
+                left: BlockNumber::NONE,
+                right: BlockNumber::NONE,
+                generation: 0,
+                prefix_len: 0,
+                low: None,
+                high: None,
+            })
+            .insert(SlotNumber(0), false, &cell(1, hints))
+            .insert(SlotNumber(1), false, &cell(2, hints));
+        apply(&mut bytes, make.as_bytes(), &mut scratch).unwrap();
+        let longer = [cell(2, 0), vec![9; 30]].concat();
+        let replace = Ops::new().replace(SlotNumber(1), &longer);
+        apply(&mut bytes, replace.as_bytes(), &mut scratch).unwrap();
+        bytes
+    }
+
+    fn masked(mut bytes: Vec<u8>) -> Vec<u8> {
+        mask_bytes(&mut bytes, BlockNumber(1));
+        bytes
+    }
+
+    #[test]
+    fn hints_in_live_and_in_dead_cells_make_no_difference() {
+        let (plain, hinted) = (leaf(0), leaf(bit::COMMITTED));
+        assert_ne!(plain, hinted);
+        assert_eq!(masked(plain), masked(hinted));
+    }
+
+    #[test]
+    fn what_the_hole_holds_makes_no_difference() {
+        let plain = leaf(0);
+        let mut dirty = plain.clone();
+        let hole = Page::open(&plain, BlockNumber(1)).unwrap().lower() - LSN_BYTES;
+        dirty[hole] = 0xff;
+        assert_eq!(masked(plain), masked(dirty));
+    }
+
+    #[test]
+    fn every_live_byte_makes_a_difference() {
+        let plain = leaf(0);
+        let page = Page::open(&plain, BlockNumber(1)).unwrap();
+        let slot = page.slot(0);
+        for at in
+            slot.offset as usize - LSN_BYTES + 1..(slot.offset + slot.length) as usize - LSN_BYTES
+        {
+            let mut changed = plain.clone();
+            changed[at] ^= 1;
+            assert_ne!(masked(plain.clone()), masked(changed), "byte {at}");
+        }
+        for at in [plain.len() - 1, 24 - LSN_BYTES, 12 - LSN_BYTES + 1] {
+            let mut changed = plain.clone();
+            changed[at] ^= 1;
+            assert_ne!(masked(plain.clone()), masked(changed), "byte {at}");
+        }
+    }
+}

@@ -94,3 +94,21 @@ impl ReuseNotice {
         server::file_from_numbers(self.file)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reuse_notice_reads_back_as_written_and_at_no_other_length() {
+        let notice = ReuseNotice {
+            file: [1663, 5, 16_400],
+            block: BlockNumber(7),
+            stamp: 0x1_0000_0300,
+        };
+        let bytes = notice.encode();
+        assert_eq!(ReuseNotice::decode(&bytes), Some(notice));
+        assert_eq!(ReuseNotice::decode(&bytes[1..]), None);
+        assert_eq!(ReuseNotice::decode(&[]), None);
+    }
+}
