@@ -1,0 +1,255 @@
+//! Looking into a relation: `rowref.verify` and `rowref.relation_stats`.
+
+use engine::BlockNumber;
+use engine::btree::Meta;
+use engine::btree::check::{Report, check};
+use engine::page::cell::EntryKind;
+use engine::page::{Page, PageKind};
+use engine::store::PageStore;
+use pg::row::{self, Arena, Organization, TableLayout};
+use pg::store::RelationStore;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+/// A relation that is open for looking at. On an error the transaction's end
+/// closes it.
+struct Opened {
+    relation: pg_sys::Relation,
+    lock: i32,
+}
+
+impl Opened {
+    /// Keeps writers out, for a check walks page by page and would take their
+    /// work for damage. A standby knows no such lock, and replay holds still
+    /// for nobody; there a problem may be a change in passing.
+    fn new(relation: pg_sys::Oid) -> Opened {
+        pg::shmem::require_preloaded();
+        // SAFETY: in a transaction; an oid that is no relation is an ERROR.
+        unsafe {
+            let lock = if pg_sys::RecoveryInProgress() {
+                pg_sys::AccessShareLock
+            } else {
+                pg_sys::ShareLock
+            } as i32;
+            let open = pg_sys::relation_open(relation, lock);
+            if !pg::ddl::is_ours(open) {
+                pg::error::unsupported(
+                    "looking into relations of other access methods",
+                    "Name a table that was created USING iot; its primary key has no storage \
+                     of its own.",
+                )
+            }
+            Opened {
+                relation: open,
+                lock,
+            }
+        }
+    }
+
+    fn close(self) {
+        // SAFETY: opened by `new`. Locks are kept to the transaction's end.
+        unsafe { pg_sys::relation_close(self.relation, pg_sys::NoLock as i32) };
+        let _ = self.lock;
+    }
+}
+
+/// The layout that the metapage describes, or what is wrong with it.
+fn layout_of(opened: &Opened, store: &RelationStore) -> Result<TableLayout, String> {
+    let meta = store
+        .read(BlockNumber::META)
+        .and_then(|page| Meta::decode(&page))
+        .map_err(|error| error.to_string())?;
+    let organization = Organization::from_bytes(&meta.layout).map_err(|error| error.to_string())?;
+    // SAFETY: the relation is open. The cache is passed by, so that what is
+    // checked is what the page says.
+    Ok(unsafe { TableLayout::new(opened.relation, organization) })
+}
+
+/// Every problem of a relation.
+#[pg_extern(sql = false, name = "rowref_verify")]
+fn rowref_verify(
+    relation: pg_sys::Oid,
+    heavy: bool,
+) -> TableIterator<'static, (name!(block, i64), name!(problem, String))> {
+    let opened = Opened::new(relation);
+    // SAFETY: open until `close`.
+    let store = unsafe { RelationStore::new(opened.relation) };
+    let mut problems = Vec::new();
+    match layout_of(&opened, &store) {
+        Err(what) => problems.push((0, what)),
+        Ok(layout) => {
+            let report = store.or_raise(check(&store, &layout));
+            let tree = report.problems.into_iter();
+            problems.extend(tree.map(|problem| (i64::from(problem.block.0), problem.what)));
+            if heavy {
+                store.or_raise(verify_rows(&store, &layout, &mut problems));
+            }
+        }
+    }
+    opened.close();
+    TableIterator::new(problems)
+}
+
+/// Reads every column of every stored version, dead ones too.
+fn verify_rows(
+    store: &RelationStore,
+    layout: &TableLayout,
+    problems: &mut Vec<(i64, String)>,
+) -> engine::Result<()> {
+    for block in 1..store.block_count()? {
+        pgrx::check_for_interrupts!();
+        let block = BlockNumber(block);
+        let guard = store.read(block)?;
+        if Page::is_new(&guard) {
+            continue;
+        }
+        // What is no page, or no entry, the check of the tree has reported.
+        let Ok(page) = Page::open(&guard, block) else {
+            continue;
+        };
+        if page.kind() != PageKind::Leaf {
+            continue;
+        }
+        for slot in 0..page.slot_count() {
+            let (Ok(cell), Ok(suffix)) = (page.leaf_cell(slot, block), page.suffix(slot, block))
+            else {
+                continue;
+            };
+            if cell.head.kind() != EntryKind::Put {
+                continue;
+            }
+            let key = [page.prefix(), suffix].concat();
+            if let Err(error) = read_row(layout, &key, cell.body) {
+                problems.push((i64::from(block.0), format!("entry {slot}: {error}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes a row apart, and its key as far as columns are not read from it.
+fn read_row(layout: &TableLayout, key: &[u8], payload: &[u8]) -> Result<(), row::Error> {
+    if let Some(codec) = layout.order().layout() {
+        let mut rest = key;
+        for column in 0..codec.columns().len() {
+            rest = &rest[codec.skip(column, rest)?..];
+        }
+        if !rest.is_empty() {
+            return Err(row::Error::MalformedPayload(
+                "its key goes on behind its last column",
+            ));
+        }
+    } else if key.len() != 8 {
+        return Err(row::Error::MalformedPayload(
+            "its row id is not eight bytes long",
+        ));
+    }
+    let columns = layout.attributes().len();
+    let mut memory = vec![0u64; layout.arena_bytes(key.len()).div_ceil(8)];
+    let mut arena = Arena {
+        start: memory.as_mut_ptr().cast(),
+        capacity: memory.len() * 8,
+        used: 0,
+    };
+    let mut values = vec![pg_sys::Datum::null(); columns];
+    let mut nulls = vec![false; columns];
+    let mut cursor = layout.cursor(payload)?;
+    // SAFETY: there is room for all columns and for the whole row's arena; the
+    // values are not looked at.
+    unsafe {
+        layout.deform(
+            key,
+            payload,
+            &mut cursor,
+            0,
+            columns,
+            values.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            &mut arena,
+        )
+    }
+}
+
+type Stats = (
+    name!(organization, String),
+    name!(levels, i32),
+    name!(leaf_pages, i64),
+    name!(inner_pages, i64),
+    name!(deleted_pages, i64),
+    name!(new_pages, i64),
+    name!(entries, i64),
+    name!(free_bytes, i64),
+    name!(garbage_bytes, i64),
+    name!(incomplete_splits, i64),
+);
+
+/// What the pages of a relation hold.
+#[pg_extern(sql = false, name = "rowref_relation_stats")]
+fn rowref_relation_stats(
+    relation: pg_sys::Oid,
+) -> TableIterator<
+    'static,
+    (
+        name!(organization, String),
+        name!(levels, i32),
+        name!(leaf_pages, i64),
+        name!(inner_pages, i64),
+        name!(deleted_pages, i64),
+        name!(new_pages, i64),
+        name!(entries, i64),
+        name!(free_bytes, i64),
+        name!(garbage_bytes, i64),
+        name!(incomplete_splits, i64),
+    ),
+> {
+    let opened = Opened::new(relation);
+    // SAFETY: open until `close`.
+    let store = unsafe { RelationStore::new(opened.relation) };
+    let layout = match layout_of(&opened, &store) {
+        Ok(layout) => layout,
+        Err(what) => store.or_raise(Err(engine::Error::corrupt(BlockNumber::META, what))),
+    };
+    let report = store.or_raise(check(&store, &layout));
+    let row = stats_of(organization_name(&opened, &layout), &report);
+    opened.close();
+    TableIterator::once(row)
+}
+
+fn stats_of(organization: String, report: &Report) -> Stats {
+    (
+        organization,
+        report.depth as i32,
+        report.leaf_pages as i64,
+        report.inner_pages as i64,
+        report.deleted_pages as i64,
+        report.new_pages as i64,
+        report.entries as i64,
+        report.free_bytes as i64,
+        report.garbage_bytes as i64,
+        report.incomplete_splits as i64,
+    )
+}
+
+/// "row id", or "key (a, b)" in the columns' current names.
+fn organization_name(opened: &Opened, layout: &TableLayout) -> String {
+    if layout.is_row_id() {
+        return "row id".into();
+    }
+    let names: Vec<_> = layout
+        .organization()
+        .columns()
+        .iter()
+        .map(|column| {
+            // SAFETY: the relation is open; names end in a zero byte.
+            unsafe {
+                let descriptor = &*(*opened.relation).rd_att;
+                let at = column.attribute as usize;
+                let attribute = &descriptor.attrs.as_slice(at)[at - 1];
+                std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr())
+                    .to_string_lossy()
+                    .into_owned()
+            }
+        })
+        .collect();
+    format!("key ({})", names.join(", "))
+}
