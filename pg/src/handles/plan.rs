@@ -105,15 +105,20 @@ impl Work {
                 return;
             }
             let modify = &*root.cast::<pg_sys::ModifyTable>();
+            let is_speculative =
+                modify.onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE;
             self.writes = true;
-            self.addresses |= modify.operation != pg_sys::CmdType::CMD_INSERT
-                || modify.onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE;
+            self.addresses |= modify.operation != pg_sys::CmdType::CMD_INSERT || is_speculative;
             let entries: Vec<_> = nodes::<pg_sys::RangeTblEntry>(plan.rtable).collect();
             let targets = integers(modify.resultRelations)
                 .chain(std::iter::once(modify.rootRelation as c_int))
                 .filter_map(|number| entries.get(usize::try_from(number).ok()?.checked_sub(1)?));
             for entry in targets {
-                self.fires |= ddl::may_fire_after_row((**entry).relid);
+                let relation = (**entry).relid;
+                if is_speculative {
+                    ddl::refuse_on_conflict(relation);
+                }
+                self.fires |= ddl::may_fire_after_row(relation);
             }
         }
     }
