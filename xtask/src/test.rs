@@ -54,8 +54,8 @@ pub fn run(am: &str, choice: &Choice) -> Result<bool> {
         let mut arguments = vec!["test", "--release"];
         for name in &rest {
             arguments.extend(["-p", name.as_str()]);
-            // The server tests of this crate have their own turn below.
         }
+        // Unit tests only: the programs of rowref-tests have their turn below.
         arguments.extend(["--lib", "--bins"]);
         programs::run(&mut tally, &arguments, &[])?;
     }
