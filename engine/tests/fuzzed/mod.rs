@@ -1,5 +1,6 @@
 //! What the fuzz targets run, and the property tests as well: decoders and
 //! `apply` on arbitrary bytes. Each must come back; none may panic.
+#![allow(dead_code, reason = "each fuzz target runs one of these")]
 
 use engine::btree::Meta;
 use engine::page::apply::{Scratch, apply};
