@@ -75,7 +75,10 @@ impl TableAm for Iot {
     }
 
     fn get(&self, key: &[u8], snapshot: &ServerSnapshot<'_>, into: &mut Batch) -> Result<bool> {
-        self.versioned(|v| v.get(key, snapshot, into))
+        self.versioned(|v| match snapshot {
+            ServerSnapshot::Mvcc(snapshot) => v.get(key, snapshot, into),
+            snapshot => v.get(key, snapshot, into),
+        })
     }
 
     fn version(&self, id: VersionId<'_>, into: &mut Batch) -> Result<bool> {
@@ -91,7 +94,12 @@ impl TableAm for Iot {
         if cursor.step_in_batch(direction) {
             return Ok(true);
         }
-        self.versioned(|v| cursor.step(v, snapshot, direction))
+        // The common kind of snapshot is judged by without asking for its kind
+        // again for each version.
+        self.versioned(|v| match snapshot {
+            ServerSnapshot::Mvcc(snapshot) => cursor.step(v, snapshot, direction),
+            snapshot => cursor.step(v, snapshot, direction),
+        })
     }
 
     fn next_leaf(
@@ -102,7 +110,10 @@ impl TableAm for Iot {
         snapshot: &ServerSnapshot<'_>,
         batch: &mut Batch,
     ) -> Result<bool> {
-        self.versioned(|v| v.next_leaf(range, direction, place, snapshot, batch))
+        self.versioned(|v| match snapshot {
+            ServerSnapshot::Mvcc(snapshot) => v.next_leaf(range, direction, place, snapshot, batch),
+            snapshot => v.next_leaf(range, direction, place, snapshot, batch),
+        })
     }
 
     fn sample_block(

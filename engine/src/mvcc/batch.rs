@@ -2,41 +2,45 @@
 
 use crate::page::cell::Head;
 
-/// Bytes on eight-byte boundaries: the payload's layout is PostgreSQL's, which
-/// aligns values relative to the row's start.
+/// Memory on an eight-byte boundary: the payload's layout is PostgreSQL's,
+/// which aligns values relative to the row's start.
 #[derive(Default)]
 struct Arena {
     words: Vec<u64>,
-    used_words: usize,
+    used_bytes: usize,
 }
 
 impl Arena {
-    fn put(&mut self, pieces: [&[u8]; 2]) -> usize {
-        let length = pieces[0].len() + pieces[1].len();
-        let words = length.div_ceil(8);
-        let start = self.used_words;
-        if self.words.len() < start + words {
-            self.words.resize((start + words).next_multiple_of(1024), 0);
+    /// Room for a row's key and, right behind it, its payload, which then
+    /// starts aligned. Returns where the key starts.
+    #[inline]
+    fn take(&mut self, key_len: usize, payload_len: usize) -> usize {
+        let payload = (self.used_bytes + key_len).next_multiple_of(8);
+        self.used_bytes = payload + payload_len;
+        let words = self.used_bytes.div_ceil(8);
+        if self.words.len() < words {
+            self.words.resize(words.next_multiple_of(2048), 0);
         }
-        self.used_words += words;
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words[start..start + words]);
-        bytes[..pieces[0].len()].copy_from_slice(pieces[0]);
-        bytes[pieces[0].len()..length].copy_from_slice(pieces[1]);
-        start
+        payload - key_len
     }
 
-    fn get(&self, start: usize, length: usize) -> &[u8] {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.words[start..start + length.div_ceil(8)]);
-        &bytes[..length]
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.words)
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.words)
     }
 }
 
+/// Where a row's copy lies: `key_len` bytes of key, then the payload.
 #[derive(Clone, Copy)]
 struct RowAt {
-    key: usize,
-    key_len: usize,
-    payload: usize,
-    payload_len: usize,
+    start: u32,
+    key_len: u32,
+    payload_len: u32,
     head: Head,
 }
 
@@ -64,7 +68,7 @@ impl Batch {
     /// Forgets all rows and keeps the room.
     pub fn clear(&mut self) {
         self.rows.clear();
-        self.arena.used_words = 0;
+        self.arena.used_bytes = 0;
     }
 
     /// How many rows there are.
@@ -81,9 +85,11 @@ impl Batch {
     #[inline]
     pub fn row(&self, nth: usize) -> Row<'_> {
         let at = &self.rows[nth];
+        let bytes = &self.arena.bytes()[at.start as usize..];
+        let (key, rest) = bytes.split_at(at.key_len as usize);
         Row {
-            key: self.arena.get(at.key, at.key_len),
-            payload: self.arena.get(at.payload, at.payload_len),
+            key,
+            payload: &rest[..at.payload_len as usize],
             head: at.head,
         }
     }
@@ -91,13 +97,18 @@ impl Batch {
     /// Copies a row, its key in two pieces.
     #[inline]
     pub(crate) fn push(&mut self, prefix: &[u8], suffix: &[u8], payload: &[u8], head: Head) {
-        let key = self.arena.put([prefix, suffix]);
-        let at = self.arena.put([payload, &[]]);
+        let key_len = prefix.len() + suffix.len();
+        let start = self.arena.take(key_len, payload.len());
+        let end = start + key_len + payload.len();
+        let room = &mut self.arena.bytes_mut()[start..end];
+        let (key, rest) = room.split_at_mut(key_len);
+        key[..prefix.len()].copy_from_slice(prefix);
+        key[prefix.len()..].copy_from_slice(suffix);
+        rest.copy_from_slice(payload);
         self.rows.push(RowAt {
-            key,
-            key_len: prefix.len() + suffix.len(),
-            payload: at,
-            payload_len: payload.len(),
+            start: start as u32,
+            key_len: key_len as u32,
+            payload_len: payload.len() as u32,
             head,
         });
     }
