@@ -21,6 +21,11 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Our user id.
+pub fn user_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 impl Account {
     /// The account for this process: `postgres` for root, else ourselves.
     pub fn detect() -> Result<Account> {

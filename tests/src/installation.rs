@@ -5,7 +5,7 @@
 //! through Debian's `extension_destdir` and an absolute preload path.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -62,6 +62,12 @@ pub fn persistent_directory(account: &Account) -> Result<PathBuf> {
         .collect();
     let fallback = PathBuf::from(format!("/var/tmp/pg_rowref{clone}"));
     fs::create_dir_all(&fallback)?;
+    // Anybody may write to /var/tmp; somebody else's directory is no place for us.
+    ensure!(
+        fs::metadata(&fallback)?.uid() == crate::account::user_id(),
+        "{} belongs to another user",
+        fallback.display()
+    );
     fs::set_permissions(&fallback, fs::Permissions::from_mode(0o755))?;
     Ok(fallback)
 }

@@ -3,10 +3,10 @@
 use anyhow::Result;
 use postgres::Client;
 
-/// Every problem `rowref.verify` reports about one relation.
+/// Every problem `rowref.verify` reports about one relation, its rows included.
 pub fn verify(client: &mut Client, relation: &str) -> Result<Vec<String>> {
     let query = format!(
-        "select coalesce(v::text, 'null') from rowref.verify('{}'::regclass) v",
+        "select coalesce(v::text, 'null') from rowref.verify('{}'::regclass, true) v",
         relation.replace('\'', "''")
     );
     Ok(client
