@@ -56,6 +56,7 @@ impl Scan {
                 work: new_context(context),
                 parts: None,
             };
+            (*descriptor).xs_itupdesc = (*(*descriptor).indexRelation).rd_att;
             (*descriptor).opaque = PgMemoryContexts::For(context)
                 .leak_and_drop_on_delete(scan)
                 .cast();
