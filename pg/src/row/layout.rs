@@ -78,18 +78,48 @@ impl TableLayout {
     /// # Safety
     /// `table` is an open relation.
     pub unsafe fn new(table: pg_sys::Relation, organization: Organization) -> TableLayout {
-        // SAFETY: an open relation has a descriptor with natts columns.
-        let (relation, attributes, (missing, memory)) = unsafe {
-            let descriptor = (*table).rd_att;
+        // SAFETY: an open relation has a descriptor.
+        unsafe { Self::described((*table).rd_id, (*table).rd_att, organization) }
+    }
+
+    /// The layout of rows that were stored under another descriptor than the
+    /// table's present one.
+    ///
+    /// # Safety
+    /// `descriptor` is whole.
+    pub unsafe fn described(
+        relation: pg_sys::Oid,
+        descriptor: pg_sys::TupleDesc,
+        organization: Organization,
+    ) -> TableLayout {
+        // SAFETY: a descriptor has natts columns.
+        let (attributes, (missing, memory)) = unsafe {
             let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
             let forms = (*descriptor).attrs.as_slice(natts);
             (
-                (*table).rd_id,
                 forms.iter().map(Attribute::of).collect(),
                 missing_values(descriptor, forms),
             )
         };
         Self::assemble(relation, attributes, missing, memory, organization)
+    }
+
+    /// Whether rows of this layout can be read as `descriptor` has them: the
+    /// columns that both have are of the same shapes.
+    ///
+    /// # Safety
+    /// `descriptor` is whole.
+    pub unsafe fn fits(&self, descriptor: pg_sys::TupleDesc) -> bool {
+        // SAFETY: a descriptor has natts columns.
+        let forms = unsafe {
+            let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
+            (*descriptor).attrs.as_slice(natts)
+        };
+        self.attributes.iter().zip(forms).all(|(ours, form)| {
+            let theirs = Attribute::of(form);
+            (ours.length, ours.align, ours.by_value)
+                == (theirs.length, theirs.align, theirs.by_value)
+        })
     }
 
     /// The pure part of [`TableLayout::new`].

@@ -24,7 +24,8 @@ pub(super) unsafe extern "C-unwind" fn copyslot(
         }
         if is_ours(from) && !(*source).layout.is_null() {
             let (key, payload) = (*source).bytes();
-            to.put((*source).layout, key, payload);
+            let fitting = to.fitting((*source).layout);
+            to.put(fitting, key, payload);
             to.make_own();
         } else {
             read_all(from);

@@ -46,6 +46,10 @@ struct RowSlot {
     base: pg_sys::TupleTableSlot,
     /// Null if the slot holds no row of ours but values alone ("virtual").
     layout: *const TableLayout,
+    /// The layout that was last given, and the one that reads its rows as this
+    /// slot's descriptor has them: almost always the same.
+    given: *const TableLayout,
+    fitting: *const TableLayout,
     key: *const u8,
     payload: *const u8,
     key_len: u32,

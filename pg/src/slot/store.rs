@@ -53,7 +53,8 @@ pub unsafe fn store_borrowed(
         debug_assert!(is_ours(slot));
         let slot = &mut *slot.cast::<RowSlot>();
         slot.forget();
-        slot.put(Rc::as_ptr(layout), key, payload);
+        let fitting = slot.fitting(Rc::as_ptr(layout));
+        slot.put(fitting, key, payload);
         slot.head = head;
         slot.has_head = true;
         slot.base.tts_tid = handle;
@@ -87,6 +88,41 @@ pub unsafe fn set_head(
 }
 
 impl RowSlot {
+    /// The layout by which this slot reads rows of `layout`.
+    ///
+    /// # Safety
+    /// As for [`store_borrowed`].
+    #[inline(always)]
+    pub(super) unsafe fn fitting(&mut self, layout: *const TableLayout) -> *const TableLayout {
+        if self.given != layout {
+            // SAFETY: by the caller.
+            self.fitting = unsafe { self.fit(layout) };
+            self.given = layout;
+        }
+        self.fitting
+    }
+
+    /// ALTER TABLE changes a column's type in the catalogs first and reads the
+    /// old rows afterwards, through a slot with the old descriptor: rows are
+    /// what the slot says, as they are for heap.
+    #[cold]
+    unsafe fn fit(&self, layout: *const TableLayout) -> *const TableLayout {
+        let descriptor = self.base.tts_tupleDescriptor;
+        // SAFETY: layouts given to slots live as long as the transaction; a
+        // slot that holds rows has a descriptor.
+        unsafe {
+            if (*layout).fits(descriptor) {
+                return layout;
+            }
+            let other = TableLayout::described(
+                (*layout).relation(),
+                descriptor,
+                (*layout).organization().clone(),
+            );
+            Rc::as_ptr(&crate::row::keep(other))
+        }
+    }
+
     /// Points the slot at a row and forgets what was read of another.
     ///
     /// # Safety
