@@ -372,13 +372,21 @@ impl Cluster {
             "process {backend} is no backend of ours"
         );
         self.announce_crash();
-        let logged = fs::metadata(self.log_path())?.len();
+        let logged = self.log_length();
         process::signal(backend, Signal::KILL)?;
         process::wait_gone(backend, PATIENCE)?;
-        // Its siblings are still being ended; a connection made now would be cut.
+        self.wait_restarted(logged)
+    }
+
+    /// Waits until the server, which has lost a process after the log's first
+    /// `logged` bytes, has restarted itself. A connection made before would be
+    /// cut with those of the lost process's siblings.
+    fn wait_restarted(&self, logged: u64) -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if self.log_since(logged)?.contains("database system is ready") {
+            let log = self.log_since(logged)?;
+            let crash = log.rfind("was terminated by signal").unwrap_or(0);
+            if log[crash..].contains("database system is ready") {
                 return self.wait_accepting();
             }
             ensure!(
@@ -389,6 +397,29 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(20));
         }
         bail!("the server did not restart itself:\n{}", self.log_tail(15))
+    }
+
+    /// How far the log has got.
+    pub fn log_length(&self) -> u64 {
+        fs::metadata(self.log_path()).map_or(0, |data| data.len())
+    }
+
+    /// If the server lost a process after the log's first `logged` bytes:
+    /// waits until it is back and returns what it said of the loss.
+    pub fn recover_from_crash(&self, logged: u64) -> Result<Option<String>> {
+        let log = self.log_since(logged)?;
+        let Some(line) = log
+            .lines()
+            .find(|line| line.contains("was terminated by signal"))
+        else {
+            return Ok(None);
+        };
+        self.wait_restarted(logged)?;
+        let failed = log
+            .lines()
+            .find(|line| line.contains("Failed process was running"))
+            .unwrap_or_default();
+        Ok(Some(format!("{line}\n{failed}")))
     }
 
     /// What the server has logged after the log's first `offset` bytes.

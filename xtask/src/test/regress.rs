@@ -62,18 +62,18 @@ pub fn run(tally: &mut Tally, am: &str, choice: &Choice) -> Result<()> {
             cluster.announce(&text);
         }
         let name = format!("regress {}", script.name);
-        match answer(&cluster, &script) {
-            Ok(answer) => {
-                tally.judge(
-                    &name,
-                    script.compare(&answer, results.path(), choice.bless)?,
-                );
+        let logged = cluster.log_length();
+        let answered = answer(&cluster, &script);
+        let crash = cluster.recover_from_crash(logged)?;
+        let complaint = match (answered, crash) {
+            (Ok(answer), None) => script.compare(&answer, results.path(), choice.bless)?,
+            (Ok(answer), Some(crash)) => {
+                let difference = script.compare(&answer, results.path(), false)?;
+                Some(format!("{crash}\n{}", difference.unwrap_or_default()))
             }
-            Err(error) => {
-                tally.fail(&name, &format!("{error:#}"));
-                cluster.wait_accepting()?;
-            }
-        }
+            (Err(error), crash) => Some(format!("{error:#}\n{}", crash.unwrap_or_default())),
+        };
+        tally.judge(&name, complaint);
     }
     let problems = verify_databases(&cluster)?;
     tally.judge(

@@ -25,8 +25,9 @@ pub fn run(tally: &mut Tally, am: &str, choice: &Choice) -> Result<()> {
             standby.announce(&text);
         }
         // The answers were judged on the plain server; here the WAL counts.
+        let logged = primary.log_length();
         let ran = regress::answer(&primary, &script).and_then(|_| {
-            primary.wait_accepting()?;
+            primary.recover_from_crash(logged)?;
             primary.wait_for_replay(&standby)
         });
         let lost = ran.is_err();
