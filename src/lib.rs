@@ -24,7 +24,8 @@ pub unsafe extern "C-unwind" fn _PG_init() {
     pg::ddl::register_table_am(&IOT);
     pg::organize::set(pg::organize::Organizer {
         owns: pg::ddl::is_ours,
-        organize: am::organize::<am::Iot>,
+        organize: am::by_primary_key::<am::Iot>,
+        disorganize: am::by_row_id::<am::Iot>,
     });
     pg::row::init();
     // SAFETY: the server calls this once, at its start, in its only thread.

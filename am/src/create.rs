@@ -1,6 +1,5 @@
 //! The life of a table's storage: made, organized, emptied, copied.
 
-use crate::open::open;
 use crate::row_id;
 use crate::table_am::TableAm;
 use pg::error::{OrRaise, unsupported};
@@ -68,7 +67,7 @@ pub unsafe extern "C-unwind" fn truncate<A: TableAm>(relation: pg_sys::Relation)
 
 /// Empties a table's storage, which this very subtransaction has made, and
 /// organizes it as `layout` says.
-unsafe fn start_over<A: TableAm>(relation: pg_sys::Relation, layout: &[u8]) {
+pub unsafe fn start_over<A: TableAm>(relation: pg_sys::Relation, layout: &[u8]) {
     // SAFETY: the relation is open and locked exclusively.
     unsafe {
         pg_sys::RelationTruncate(relation, 0);
@@ -104,48 +103,4 @@ pub unsafe extern "C-unwind" fn copy_for_cluster(
         "CLUSTER and VACUUM FULL on its tables",
         "A table of pg_rowref is always in the order of its key. Plain VACUUM merges sparse pages.",
     )
-}
-
-/// Organizes a table by its new primary key, for `ambuild` of the index that
-/// stands for it. The table must be empty: its storage is made anew (so that
-/// a rollback brings the old organization back) unless this subtransaction has
-/// just made it. Returns the number of rows.
-///
-/// # Safety
-/// Both relations are open and locked as index builds demand.
-pub unsafe fn organize<A: TableAm>(table: pg_sys::Relation, index: pg_sys::Relation) -> f64 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let wanted = Organization::of_index(table, index).to_bytes();
-        let opened = open::<A>(table);
-        if opened.layout().organization().to_bytes() == wanted {
-            // TRUNCATE, REINDEX: the rows are in their order already.
-            return f64::from((*(*table).rd_rel).reltuples.max(0.0));
-        }
-        if !opened.is_empty().or_raise(table) {
-            unsupported(
-                "adding a primary key to a table that holds rows",
-                "Create another table with the primary key, and copy the rows with INSERT … SELECT.",
-            );
-        }
-        let own = pg_sys::GetCurrentSubTransactionId();
-        let is_new = (*table).rd_createSubid == own || (*table).rd_newRelfilenodeSubid == own;
-        if !is_new {
-            if !pg_sys::CheckRelationLockedByMe(
-                table,
-                pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE,
-                true,
-            ) {
-                unsupported(
-                    "organizing a table that others may be using",
-                    "Add the primary key with ALTER TABLE.",
-                );
-            }
-            pg_sys::RelationSetNewRelfilenode(table, (*(*table).rd_rel).relpersistence);
-        }
-        start_over::<A>(table, &wanted);
-        pg::row::forget((*table).rd_id);
-        pg_sys::CacheInvalidateRelcache(table);
-        0.0
-    }
 }

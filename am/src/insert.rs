@@ -141,48 +141,127 @@ pub unsafe extern "C-unwind" fn multi_insert<A: TableAm>(
         let table = open::<A>(relation);
         let writer = writer(cid);
         let slots = std::slice::from_raw_parts(slots, nslots as usize);
-        let mut bytes = Vec::with_capacity(slots.len() * 64);
-        let mut bounds = Vec::with_capacity(slots.len());
-        let (mut key, mut payload) = (Vec::new(), Vec::new());
-        for (nth, slot) in slots.iter().enumerate() {
-            key.clear();
-            payload.clear();
-            encode(&table, relation, *slot, &mut key, &mut payload);
-            let start = bytes.len();
-            bytes.extend_from_slice(&key);
-            let middle = bytes.len();
-            bytes.extend_from_slice(&payload);
-            bounds.push((start, middle, bytes.len(), nth));
+        let mut batch = InsertBatch::default();
+        for slot in slots {
+            batch.add(&table, relation, *slot);
         }
+        let written = batch.insert(&table, relation, writer, |nth, key, payload| {
+            insert_row(&table, relation, slots[nth], writer, key, payload)
+        });
+        for (nth, key, place) in written {
+            finish(relation, slots[nth], writer, key, place);
+        }
+        count_inserts(relation, slots.len() as i64);
+    }
+}
+
+/// Rows encoded and waiting to be inserted together, in the order of their
+/// keys: each leaf takes as many of them in one record as belong there and fit.
+#[derive(Default)]
+pub struct InsertBatch {
+    bytes: Vec<u8>,
+    rows: Vec<Encoded>,
+    key: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// A row in a batch's bytes, key before payload.
+#[derive(Clone, Copy)]
+struct Encoded {
+    start: usize,
+    middle: usize,
+    end: usize,
+    nth: usize,
+}
+
+impl InsertBatch {
+    /// Adds the row in a slot.
+    ///
+    /// # Safety
+    /// `slot` holds a row of `relation`'s type.
+    pub unsafe fn add<A: TableAm>(
+        &mut self,
+        table: &A,
+        relation: pg_sys::Relation,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) {
+        self.key.clear();
+        self.payload.clear();
+        // SAFETY: the caller's promise.
+        unsafe { encode(table, relation, slot, &mut self.key, &mut self.payload) };
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&self.key);
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(&self.payload);
+        self.rows.push(Encoded {
+            start,
+            middle,
+            end: self.bytes.len(),
+            nth: self.rows.len(),
+        });
+    }
+
+    /// Bytes of key and payload that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets all rows and keeps the room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.rows.clear();
+    }
+
+    /// Inserts the rows. One whose key has a history already is given to
+    /// `one`, with its number in the order of [`InsertBatch::add`]. Returns
+    /// number, key and place of each.
+    ///
+    /// # Safety
+    /// `relation` is open.
+    pub unsafe fn insert<A: TableAm>(
+        &mut self,
+        table: &A,
+        relation: pg_sys::Relation,
+        writer: Writer,
+        mut one: impl FnMut(usize, &[u8], &[u8]) -> Written,
+    ) -> impl Iterator<Item = (usize, &[u8], Written)> {
+        let bytes = &self.bytes;
         let order = table.layout();
-        let by_key = |a: &(usize, usize, usize, usize), b: &(usize, usize, usize, usize)| {
-            engine::compare::Compare::compare(&**order, &bytes[a.0..a.1], &bytes[b.0..b.1])
+        let by_key = |a: &Encoded, b: &Encoded| {
+            engine::compare::Compare::compare(
+                &**order,
+                &bytes[a.start..a.middle],
+                &bytes[b.start..b.middle],
+            )
         };
-        if !bounds.is_sorted_by(|a, b| by_key(a, b).is_le()) {
-            bounds.sort_by(by_key);
+        if !self.rows.is_sorted_by(|a, b| by_key(a, b).is_le()) {
+            self.rows.sort_by(by_key);
         }
-        let rows: Vec<(&[u8], &[u8])> = bounds
+        let rows: Vec<(&[u8], &[u8])> = self
+            .rows
             .iter()
-            .map(|at| (&bytes[at.0..at.1], &bytes[at.1..at.2]))
+            .map(|at| (&bytes[at.start..at.middle], &bytes[at.middle..at.end]))
             .collect();
         let mut written = Vec::with_capacity(rows.len());
         let mut done = 0;
         while done < rows.len() {
-            let taken = table
-                .insert_run(writer, &rows[done..], &mut written)
-                .or_raise(relation);
+            // SAFETY: the relation is open.
+            let taken = unsafe {
+                table
+                    .insert_run(writer, &rows[done..], &mut written)
+                    .or_raise(relation)
+            };
             done += taken;
             if taken == 0 {
                 let (key, payload) = rows[done];
-                let slot = slots[bounds[done].3];
-                written.push(insert_row(&table, relation, slot, writer, key, payload));
+                written.push(one(self.rows[done].nth, key, payload));
                 done += 1;
             }
         }
-        for (at, place) in bounds.iter().zip(&written) {
-            finish(relation, slots[at.3], writer, &bytes[at.0..at.1], *place);
-        }
-        count_inserts(relation, slots.len() as i64);
+        self.rows
+            .iter()
+            .zip(written)
+            .map(|(at, place)| (at.nth, &self.bytes[at.start..at.middle], place))
     }
 }
 

@@ -13,6 +13,7 @@ mod iot;
 mod isolation;
 mod modify;
 mod open;
+mod organize;
 mod parallel;
 mod routine;
 mod row_handle;
@@ -24,8 +25,8 @@ mod unique;
 mod vacuum;
 mod wait;
 
-pub use create::organize;
 pub use iot::Iot;
 pub use open::open;
+pub use organize::{by_primary_key, by_row_id};
 pub use routine::routine;
 pub use table_am::TableAm;

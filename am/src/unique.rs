@@ -1,7 +1,12 @@
-//! The error of a key that exists already.
+//! The errors of a key that exists already.
 
+use engine::page::cell::{EntryKind, Head};
+use engine::{CommandId, Sequence, Xid};
+use pg::row::TableLayout;
 use pg::slot;
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::CStr;
+use std::rc::Rc;
 
 /// Raises the violation of the primary key by the row in `slot`.
 ///
@@ -13,6 +18,19 @@ pub unsafe fn violation(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTabl
     unsafe {
         let primary_key = pg_sys::RelationGetPrimaryKeyIndex(relation);
         let index = pg_sys::index_open(primary_key, pg_sys::AccessShareLock as i32);
+        let described = describe(index, slot);
+        pg::error::duplicate_key(relation, index, described)
+    }
+}
+
+/// The index's columns of the row in a slot, in words; null where the user may
+/// not see them.
+unsafe fn describe(
+    index: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> *mut std::ffi::c_char {
+    // SAFETY: an open index on the table of the slot's row.
+    unsafe {
         let form = &*(*index).rd_index;
         let columns = form.indkey.values.as_slice(form.indnatts as usize);
         let (row_values, row_nulls) = slot::columns(slot);
@@ -24,8 +42,45 @@ pub unsafe fn violation(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTabl
             .iter()
             .map(|column| row_nulls[*column as usize - 1])
             .collect();
-        let described =
-            pg_sys::BuildIndexValueDescription(index, values.as_mut_ptr(), nulls.as_mut_ptr());
-        pg::error::duplicate_key(relation, index, described)
+        pg_sys::BuildIndexValueDescription(index, values.as_mut_ptr(), nulls.as_mut_ptr())
+    }
+}
+
+/// Raises the failure of a primary key to be made: two rows have this key.
+///
+/// # Safety
+/// The relations are open, and key and payload are a row of the layout.
+pub unsafe fn duplicated(
+    table: pg_sys::Relation,
+    index: Option<pg_sys::Relation>,
+    layout: &Rc<TableLayout>,
+    key: &[u8],
+    payload: &[u8],
+) -> ! {
+    let index = index.expect("hidden row ids are never given out twice");
+    // SAFETY: the caller's promise; the error's clean-up drops the slot.
+    unsafe {
+        let row_slot = pg_sys::MakeSingleTupleTableSlot((*table).rd_att, &raw const slot::OPS);
+        let head = Head {
+            flags: EntryKind::Put as u8,
+            xmin: Xid::NONE,
+            cid: CommandId(0),
+            sequence: Sequence::FIRST,
+        };
+        slot::store(row_slot, layout, key, payload, head, slot::INVALID_TID);
+        let described = describe(index, row_slot);
+        let detail = (!described.is_null()).then(|| {
+            format!(
+                "Key {} is duplicated.",
+                CStr::from_ptr(described).to_string_lossy()
+            )
+        });
+        let name = CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr()).to_string_lossy();
+        pg::error::raise_with(
+            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+            format!("could not create unique index \"{name}\""),
+            detail,
+            None,
+        )
     }
 }

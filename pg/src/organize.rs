@@ -16,6 +16,9 @@ pub struct Organizer {
     /// which may be what it is organized by already; returns how many live
     /// rows it has. Called with the lock that `index_build` holds.
     pub organize: unsafe fn(table: pg_sys::Relation, index: pg_sys::Relation) -> f64,
+    /// Organizes a table of ours, which is locked exclusively, by hidden row
+    /// ids, after its primary key was dropped.
+    pub disorganize: unsafe fn(table: pg_sys::Relation),
 }
 
 static ORGANIZER: OnceLock<Organizer> = OnceLock::new();
@@ -41,6 +44,15 @@ fn organizer() -> &'static Organizer {
 pub unsafe fn owns(table: pg_sys::Relation) -> bool {
     // SAFETY: the caller's promise.
     unsafe { (organizer().owns)(table) }
+}
+
+/// Organizes a table by hidden row ids.
+///
+/// # Safety
+/// `table` is open, ours, and locked exclusively.
+pub unsafe fn by_row_id(table: pg_sys::Relation) {
+    // SAFETY: the caller's promise.
+    unsafe { (organizer().disorganize)(table) }
 }
 
 /// Organizes a table by a primary key and returns how many rows it has.

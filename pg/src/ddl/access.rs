@@ -6,6 +6,7 @@ use pgrx::pg_guard;
 use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
 
 use super::catalog::{am_name, class_of, index_am_oid, set_access_method, table_of_index};
+use super::dropped;
 use super::relation::holds_ours;
 use crate::error;
 
@@ -40,6 +41,12 @@ unsafe extern "C-unwind" fn object_access(
         && part == 0;
     if is_new_relation {
         relation_created(object);
+    }
+    let is_gone = access == pg_sys::ObjectAccessType::OAT_DROP
+        && class == pg_sys::RelationRelationId
+        && part == 0;
+    if is_gone {
+        dropped::relation_goes(object);
     }
 }
 

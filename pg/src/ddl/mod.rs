@@ -3,6 +3,7 @@
 
 mod access;
 mod catalog;
+mod dropped;
 mod relation;
 mod utility;
 
@@ -23,5 +24,6 @@ pub unsafe fn install() {
     unsafe {
         access::install();
         utility::install();
+        dropped::install();
     }
 }

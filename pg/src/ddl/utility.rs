@@ -6,6 +6,7 @@ use std::ffi::{CStr, c_char};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
 
+use super::dropped;
 use super::relation::{is_partitioned_table, may_fire_after_row, may_hold_ours};
 use super::{INDEX_AM_NAME, relation::holds_ours};
 use crate::error;
@@ -37,6 +38,7 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: the server's arguments, handed on; its statement is whole.
     unsafe {
+        let mark = dropped::mark();
         let mut statement = statement;
         let mut read_only_tree = read_only_tree;
         if names_our_index_am((*statement).utilityStmt) {
@@ -75,6 +77,7 @@ unsafe extern "C-unwind" fn process_utility(
             Some(needs) => handles::during(needs, next),
             None => next(),
         }
+        dropped::settle(mark);
     }
 }
 

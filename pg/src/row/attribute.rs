@@ -14,6 +14,8 @@ pub enum Source {
 /// One column of the table, copied out of its descriptor.
 #[derive(Debug, Clone, Copy)]
 pub struct Attribute {
+    /// The type.
+    pub type_oid: pg_sys::Oid,
     /// Bytes of a value; -1 for a varlena, -2 for a C string.
     pub length: i16,
     /// The boundary its values start at: 1, 2, 4 or 8 bytes.
@@ -25,6 +27,9 @@ pub struct Attribute {
     pub packable: bool,
     /// Whether it was dropped; new rows hold a null for it.
     pub dropped: bool,
+    /// Whether rows that were written before the column existed show a value
+    /// for it that the catalog keeps.
+    pub has_missing: bool,
     /// Where to read it.
     pub source: Source,
     /// Its offset in the payload when no column before it is null; -1 when a
@@ -37,14 +42,31 @@ impl Attribute {
     /// [`settle`] when all columns are known.
     pub(super) fn of(form: &pg_sys::FormData_pg_attribute) -> Attribute {
         Attribute {
+            type_oid: form.atttypid,
             length: form.attlen,
             align: align_bytes(form.attalign),
             by_value: form.attbyval,
             packable: form.attstorage as u8 != b'p',
             dropped: form.attisdropped,
+            has_missing: form.atthasmissing,
             source: Source::Payload(0),
             cached_offset: -1,
         }
+    }
+}
+
+impl Attribute {
+    /// Whether a column described so is read from a row in the same way. The
+    /// type counts because the value that the catalog keeps for older rows is
+    /// one of it.
+    pub(super) fn reads_like(&self, form: &pg_sys::FormData_pg_attribute) -> bool {
+        let other = Attribute::of(form);
+        self.type_oid == other.type_oid
+            && self.length == other.length
+            && self.align == other.align
+            && self.by_value == other.by_value
+            && self.dropped == other.dropped
+            && self.has_missing == other.has_missing
     }
 }
 

@@ -82,11 +82,11 @@ impl TableLayout {
         unsafe { Self::described((*table).rd_id, (*table).rd_att, organization) }
     }
 
-    /// The layout of rows that were stored under another descriptor than the
-    /// table's present one.
+    /// The layout of rows that `descriptor` describes: while ALTER TABLE
+    /// rewrites a table, its old rows are not what the catalog says any more.
     ///
     /// # Safety
-    /// `descriptor` is whole.
+    /// `descriptor` is live.
     pub unsafe fn described(
         relation: pg_sys::Oid,
         descriptor: pg_sys::TupleDesc,
@@ -102,24 +102,6 @@ impl TableLayout {
             )
         };
         Self::assemble(relation, attributes, missing, memory, organization)
-    }
-
-    /// Whether rows of this layout can be read as `descriptor` has them: the
-    /// columns that both have are of the same shapes.
-    ///
-    /// # Safety
-    /// `descriptor` is whole.
-    pub unsafe fn fits(&self, descriptor: pg_sys::TupleDesc) -> bool {
-        // SAFETY: a descriptor has natts columns.
-        let forms = unsafe {
-            let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
-            (*descriptor).attrs.as_slice(natts)
-        };
-        self.attributes.iter().zip(forms).all(|(ours, form)| {
-            let theirs = Attribute::of(form);
-            (ours.length, ours.align, ours.by_value)
-                == (theirs.length, theirs.align, theirs.by_value)
-        })
     }
 
     /// The pure part of [`TableLayout::new`].
@@ -189,6 +171,24 @@ impl TableLayout {
     /// The table's columns, dropped ones included.
     pub fn attributes(&self) -> &[Attribute] {
         &self.attributes
+    }
+
+    /// Whether rows that `descriptor` describes are read as this layout has it.
+    ///
+    /// # Safety
+    /// `descriptor` is live.
+    pub unsafe fn fits(&self, descriptor: pg_sys::TupleDesc) -> bool {
+        // SAFETY: a descriptor has natts columns.
+        let forms = unsafe {
+            let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
+            (*descriptor).attrs.as_slice(natts)
+        };
+        forms.len() == self.attributes.len()
+            && self
+                .attributes
+                .iter()
+                .zip(forms)
+                .all(|(attribute, form)| attribute.reads_like(form))
     }
 
     /// Whether rows are organized by their hidden number.
