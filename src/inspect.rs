@@ -184,6 +184,10 @@ type Stats = (
 );
 
 /// What the pages of a relation hold.
+#[expect(
+    clippy::type_complexity,
+    reason = "the macro wants the columns spelled out"
+)]
 #[pg_extern(sql = false, name = "rowref_relation_stats")]
 fn rowref_relation_stats(
     relation: pg_sys::Oid,

@@ -14,7 +14,6 @@ mod encode;
 mod layout;
 mod organize;
 #[cfg(test)]
-#[expect(non_upper_case_globals, non_snake_case, reason = "the server's names")]
 mod stub;
 #[cfg(test)]
 mod tests;
