@@ -93,6 +93,7 @@ unsafe extern "C-unwind" fn ambuildempty(_index: pg_sys::Relation) {}
 /// The table's own insertion was the index's: it has put the row under its key
 /// and refused a second one.
 #[pg_guard]
+#[expect(clippy::too_many_arguments, reason = "the server's signature")]
 unsafe extern "C-unwind" fn aminsert(
     _index: pg_sys::Relation,
     _values: *mut pg_sys::Datum,
@@ -134,6 +135,7 @@ unsafe extern "C-unwind" fn amcanreturn(_index: pg_sys::Relation, _attribute: c_
 }
 
 #[pg_guard]
+#[expect(clippy::too_many_arguments, reason = "the server's signature")]
 unsafe extern "C-unwind" fn amcostestimate(
     root: *mut pg_sys::PlannerInfo,
     path: *mut pg_sys::IndexPath,

@@ -6,8 +6,9 @@ use engine::mvcc::batch::Row;
 use pg::error::OrRaise;
 use pg::handles;
 use pg::handoff::RowFetch;
-use pg::row::Arena;
+use pg::row::{self, Arena, TableLayout};
 use pgrx::pg_sys;
+use rowref::key::KeyValue;
 
 use super::source::Source;
 
@@ -57,12 +58,18 @@ struct Target {
 /// It does what `index_form_tuple` does, without an allocation and without
 /// looking each column up again; a value that is compressed or out of line is
 /// left to that function. The key of a storage-less index has no nulls.
+///
+/// Where every column is a word that the key gives back, all tuples have one
+/// shape, and words go from key to tuple without being datums on the way.
 #[derive(Default)]
 pub struct TupleWriter {
     targets: Vec<Target>,
     /// How many of the table's columns are read.
     upto: usize,
     has_variable: bool,
+    /// Where in the tuple each column's word is, if they all are.
+    words: Option<Vec<usize>>,
+    scratch: Vec<u8>,
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
     arena: Vec<u64>,
@@ -94,6 +101,10 @@ impl TupleWriter {
             let shape = (*(*descriptor).indexRelation).rd_att;
             if self.targets.is_empty() {
                 self.learn(shape, source);
+            }
+            if self.words.is_some() {
+                self.fill_words(layout, row.key).or_raise(source.relation());
+                return self.tuple.as_mut_ptr().cast();
             }
             self.arena
                 .resize(layout.arena_bytes(row.key.len()).div_ceil(8), 0);
@@ -161,6 +172,46 @@ impl TupleWriter {
         self.upto = last.unwrap_or(0);
         self.values.resize(self.upto, pg_sys::Datum::null());
         self.nulls.resize(self.upto, false);
+        if columns
+            .iter()
+            .all(|column| column.lossless && column.by_value)
+        {
+            self.lay_words_out();
+        }
+    }
+
+    /// Settles the one shape that tuples of words have.
+    fn lay_words_out(&mut self) {
+        let mut at = HEADER_BYTES;
+        let words = self.targets.iter().map(|target| {
+            let start = at.next_multiple_of(target.align);
+            at = start + target.length as usize;
+            start
+        });
+        self.words = Some(words.collect());
+        let size = at.next_multiple_of(ALIGN_MAX);
+        self.tuple.resize(size / 8, 0);
+        // The header's last two bytes, on a little-endian machine.
+        self.tuple[0] = (size as u64) << 48;
+    }
+
+    /// Puts a key's words into the tuple.
+    fn fill_words(&mut self, layout: &TableLayout, key: &[u8]) -> Result<(), row::Error> {
+        let keys = layout.order().layout().expect("an index has columns");
+        let tuple: &mut [u8] = bytemuck::cast_slice_mut(&mut self.tuple);
+        let mut reader = keys.reader(key);
+        for at in self.words.iter().flatten().copied() {
+            match reader.read(&mut self.scratch)? {
+                KeyValue::Bool(value) => tuple[at] = u8::from(value),
+                KeyValue::Char(value) => tuple[at] = value,
+                KeyValue::Int2(value) => tuple[at..at + 2].copy_from_slice(&value.to_le_bytes()),
+                KeyValue::Int4(value) => tuple[at..at + 4].copy_from_slice(&value.to_le_bytes()),
+                KeyValue::UInt4(value) => tuple[at..at + 4].copy_from_slice(&value.to_le_bytes()),
+                KeyValue::Int8(value) => tuple[at..at + 8].copy_from_slice(&value.to_le_bytes()),
+                other => unreachable!("{other:?} is no word of a lossless column"),
+            }
+        }
+        Ok(())
     }
 
     /// Lays the values out in `tuple`; `false` if that is not for us to do.
@@ -269,7 +320,7 @@ impl Piece {
             }
             let bytes = (from.cast::<u32>().read_unaligned() >> 2) as usize;
             let contents = bytes - 4;
-            if target.packable && contents + 1 <= 0x7F {
+            if target.packable && contents < 0x7F {
                 return Some(Piece::Shorten {
                     from: from.add(4),
                     bytes: contents + 1,

@@ -55,6 +55,20 @@ impl Column {
         &self.bytes[start as usize..end as usize]
     }
 
+    /// Lists a value behind those that are listed.
+    fn push(&mut self, value: &[u8]) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(value);
+        self.values.push((start, self.bytes.len() as u32));
+    }
+
+    /// Strikes the values off the list that are not to be kept.
+    fn strike(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        let mut values = std::mem::take(&mut self.values);
+        values.retain(|span| keep(self.get(*span)));
+        self.values = values;
+    }
+
     fn is_limited(&self) -> bool {
         self.first.is_some() || self.last.is_some()
     }
@@ -244,7 +258,7 @@ impl Ranges {
         let nullable = types.order.columns()[column].nullable;
         if flags & pg_sys::SK_SEARCHNULL != 0 {
             if nullable {
-                self.add_values(column, &[KeyValue::Null], types);
+                self.add_value(column, KeyValue::Null, types);
             } else {
                 self.is_empty = true;
             }
@@ -287,7 +301,7 @@ impl Ranges {
                 );
                 match said {
                     Says::Compare(Operator::Equal, value) => {
-                        self.add_values(column, &[value], types);
+                        self.add_value(column, value, types);
                     }
                     Says::Compare(operator, value) => {
                         self.one.clear();
@@ -381,17 +395,21 @@ impl Ranges {
         }
     }
 
-    fn add_values(&mut self, column: usize, values: &[KeyValue<'_>], types: KeyTypes<'_>) {
-        let mut list = Vec::with_capacity(values.len());
-        for value in values {
-            let mut encoded = Vec::new();
-            if types.layout().encode(column, *value, &mut encoded).is_err() {
-                self.recheck = true;
-                return;
-            }
-            list.push(encoded);
+    /// Lists the one value for a column, or strikes all others off its list.
+    fn add_value(&mut self, column: usize, value: KeyValue<'_>, types: KeyTypes<'_>) {
+        self.one.clear();
+        let encoded = types.layout().encode(column, value, &mut self.one);
+        if encoded.is_err() {
+            self.recheck = true;
+            return;
         }
-        self.add_list(column, list, types);
+        let (said, one) = (&mut self.columns[column], &self.one);
+        if said.is_listed {
+            said.strike(|value| types.compare(column, value, one).is_eq());
+        } else {
+            said.is_listed = true;
+            said.push(one);
+        }
     }
 
     /// Lists values for a column, or strikes what is not among them off its list.
@@ -400,19 +418,13 @@ impl Ranges {
         list.dedup_by(|a, b| types.compare(column, a, b).is_eq());
         let said = &mut self.columns[column];
         if said.is_listed {
-            let mut values = std::mem::take(&mut said.values);
-            values.retain(|span| {
-                list.binary_search_by(|one| types.compare(column, one, said.get(*span)))
+            said.strike(|value| {
+                list.binary_search_by(|one| types.compare(column, one, value))
                     .is_ok()
             });
-            said.values = values;
-            return;
-        }
-        said.is_listed = true;
-        for value in list {
-            let start = said.bytes.len() as u32;
-            said.bytes.extend_from_slice(&value);
-            said.values.push((start, said.bytes.len() as u32));
+        } else {
+            said.is_listed = true;
+            list.iter().for_each(|value| said.push(value));
         }
     }
 
