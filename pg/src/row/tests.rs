@@ -41,6 +41,8 @@ fn attribute(of: Type, dropped: bool) -> Attribute {
         Type::Name => (64, 1, false),
     };
     Attribute {
+        type_oid: Oid::from_u32(1),
+        has_missing: false,
         length,
         align,
         by_value,
