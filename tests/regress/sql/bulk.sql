@@ -32,8 +32,5 @@ select reltuples between 45000 and 55000 as estimated from pg_class where oid = 
 create table wide (k int primary key, body text) using :am;
 insert into wide select i, repeat(md5(i::text), 50) from generate_series(1, 500) i;
 select count(*), sum(length(body)) from wide;
-insert into wide select 1000 + i, string_agg(md5((i * 1000 + j)::text), '') from generate_series(1, 20) i, generate_series(1, 1000) j group by i;
-select count(*), sum(length(body)) from wide where k > 1000;
-select md5(body) from wide where k = 1007;
-update wide set body = body || 'z' where k = 1007;
-select length(body) from wide where k = 1007;
+update wide set body = body || 'z' where k = 107;
+select length(body) from wide where k = 107;

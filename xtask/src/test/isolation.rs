@@ -50,7 +50,7 @@ pub fn run(tally: &mut Tally, am: &str, choice: &Choice) -> Result<()> {
     ensure!(tester.exists(), "no isolationtester");
     let results = tempfile::tempdir()?;
     let directory = workspace().join("tests/isolation");
-    for script in script::find(&directory, "specs", "spec", choice)? {
+    for script in script::find(&directory, "specs", "spec", am, choice)? {
         for text in script.announcements()? {
             cluster.announce(&text);
         }

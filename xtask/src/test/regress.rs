@@ -16,8 +16,8 @@ fn directory() -> PathBuf {
 }
 
 /// The chosen SQL files.
-pub fn scripts(choice: &Choice) -> Result<Vec<Script>> {
-    script::find(&directory(), "sql", "sql", choice)
+pub fn scripts(am: &str, choice: &Choice) -> Result<Vec<Script>> {
+    script::find(&directory(), "sql", "sql", am, choice)
 }
 
 /// Runs one file in a fresh database; returns what psql printed. The file
@@ -57,7 +57,7 @@ pub fn run(tally: &mut Tally, am: &str, choice: &Choice) -> Result<()> {
     options.access_method = am.into();
     let mut cluster = Cluster::start(options)?;
     let results = tempfile::tempdir()?;
-    for script in scripts(choice)? {
+    for script in scripts(am, choice)? {
         for text in script.announcements()? {
             cluster.announce(&text);
         }

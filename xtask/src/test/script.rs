@@ -18,8 +18,15 @@ pub struct Script {
     expected: PathBuf,
 }
 
-/// The chosen files of `directory/inputs` that end in `ending`, by name.
-pub fn find(directory: &Path, inputs: &str, ending: &str, choice: &Choice) -> Result<Vec<Script>> {
+/// The chosen files of `directory/inputs` that end in `ending`, by name. A file
+/// whose name starts with an access method's (`iot_…`) is for that one alone.
+pub fn find(
+    directory: &Path,
+    inputs: &str,
+    ending: &str,
+    am: &str,
+    choice: &Choice,
+) -> Result<Vec<Script>> {
     let mut scripts = Vec::new();
     let from = directory.join(inputs);
     if !from.exists() {
@@ -33,7 +40,8 @@ pub fn find(directory: &Path, inputs: &str, ending: &str, choice: &Choice) -> Re
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            if choice.admits(&name) {
+            let foreign = am == "heap" && name.starts_with("iot_");
+            if choice.admits(&name) && !foreign {
                 scripts.push(Script {
                     expected: directory.join("expected").join(format!("{name}.out")),
                     name,

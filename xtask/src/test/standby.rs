@@ -19,7 +19,7 @@ pub fn run(tally: &mut Tally, am: &str, choice: &Choice) -> Result<()> {
     options.access_method = am.into();
     let mut primary = Cluster::start(options)?;
     let mut standby = primary.standby(&[("hot_standby_feedback", "on")])?;
-    for script in regress::scripts(choice)? {
+    for script in regress::scripts(am, choice)? {
         for text in script.announcements()? {
             primary.announce(&text);
             standby.announce(&text);
