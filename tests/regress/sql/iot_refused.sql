@@ -4,63 +4,63 @@ create table t (k int primary key, v text, n int) using iot;
 insert into t values (1, 'one', 1), (2, 'two', 2);
 -- secondary indexes of every kind
 create index on t (v);
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 create unique index on t (n);
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 alter table t add unique (n);
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 create index on t using hash (v);
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 create index on t using gin (to_tsvector('simple', v));
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 create index on t using brin (n);
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 create index on t using gist (int4range(n, n + 1));
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 alter table t add exclude using btree (n with =);
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 create index concurrently on t (v);
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 -- ON CONFLICT
 insert into t values (1, 'again', 0) on conflict do nothing;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 insert into t values (1, 'again', 0) on conflict (k) do update set v = excluded.v;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 -- SERIALIZABLE
 begin isolation level serializable;
 select count(*) from t;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 rollback;
 begin isolation level serializable;
 insert into t values (3, 'three', 3);
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 rollback;
 -- a value too long for a page, a key too long for a page
 insert into t select 4, string_agg(md5(i::text), ''), 4 from generate_series(1, 1000) i;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 create table long_key (k text primary key) using iot;
 insert into long_key select string_agg(md5(i::text), '') from generate_series(1, 200) i;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 insert into long_key values ('short');
 select * from long_key;
 -- a ctid names no row twice
 select count(*) from t where ctid = '(0,1)';
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 -- other commands
 cluster t using t_pkey;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 vacuum full t;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 alter table t set access method heap;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 alter table t alter k type bigint;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 alter table t drop constraint t_pkey;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 alter table t add column added int default 7;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 select t.k from t tablesample bernoulli (100) order by 1;
-\echo :LAST_ERROR_SQLSTATE
+\echo :SQLSTATE
 -- still there
 insert into t (k, v, n) values (5, 'five', 5);
 update t set v = 'deux' where k = 2;
