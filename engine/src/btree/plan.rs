@@ -202,7 +202,8 @@ impl<'p, C: Compare> Planner<'p, C> {
             + fence_len(self.page.high())
     }
 
-    fn is_possible(&self, at: usize) -> bool {
+    /// Whether the page can be split before this item.
+    pub fn is_possible(&self, at: usize) -> bool {
         let usable = usable_bytes(self.page.size());
         at >= 1
             && at < self.items.len()
@@ -280,7 +281,12 @@ impl<'p, C: Compare> Planner<'p, C> {
         if !self.is_possible(at) {
             return Ok(None);
         }
-        Ok(Some(self.decide(at, self.separator(at)?)))
+        self.split_at(at).map(Some)
+    }
+
+    /// The split before this item.
+    pub fn split_at(&self, at: usize) -> Result<SplitPlan> {
+        Ok(self.decide(at, self.separator(at)?))
     }
 
     fn decide(&self, at: usize, separator: PositionBuf) -> SplitPlan {

@@ -5,6 +5,7 @@ mod damage;
 mod loads;
 mod model;
 mod promises;
+mod splits;
 
 use std::cmp::Ordering;
 

@@ -198,6 +198,7 @@ impl<C: Compare> Model<'_, C> {
                 assert_eq!(before, self.rows[..split]);
             }
         }
+        self.look_on_every_leaf(tree, key);
         for row in &self.rows {
             let at = Target::At(&row.0, Sequence(row.1));
             let guard = tree.leaf(at).unwrap();
@@ -206,6 +207,40 @@ impl<C: Compare> Model<'_, C> {
             let slot = lower_bound(page, block, at, self.compare).unwrap();
             assert_eq!(&seen(page, slot, block), row);
             assert!(matches(page, slot, block, &row.0, self.compare).unwrap());
+        }
+    }
+}
+
+impl<C: Compare> Model<'_, C> {
+    /// Searches leaves for targets that may lie far from them, as a scan does
+    /// that looks for its end.
+    fn look_on_every_leaf(&self, tree: &Tree<'_, MemStore, C>, key: &[u8]) {
+        let mut block = BlockNumber(1);
+        while block.is_some() {
+            let guard = tree.store.read(block).unwrap();
+            let page = Page::open(&guard, block).unwrap();
+            if page.kind() != crate::page::PageKind::Leaf {
+                return;
+            }
+            let rows: Vec<Seen> = (0..page.slot_count())
+                .map(|slot| seen(page, slot, block))
+                .collect();
+            for length in 0..=key.len() {
+                for after in [false, true] {
+                    let stem = &key[..length];
+                    let target = if after {
+                        Target::After(stem)
+                    } else {
+                        Target::Before(stem)
+                    };
+                    let slot = lower_bound(page, block, target, self.compare).unwrap();
+                    let expected = rows.partition_point(|row| {
+                        self.compare.compare_bound(&row.0, stem, after).is_lt()
+                    });
+                    assert_eq!(slot, expected, "{target:?}");
+                }
+            }
+            block = page.right();
         }
     }
 }
