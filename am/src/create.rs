@@ -1,10 +1,12 @@
 //! The life of a table's storage: made, organized, emptied, copied.
 
+use crate::open::open;
 use crate::row_id;
 use crate::table_am::TableAm;
-use pg::error::{OrRaise, unsupported};
+use pg::error::OrRaise;
 use pg::row::Organization;
 use pg::store::{RelationFile, RelationStore, copy_files, create_storage};
+use pg::xact::{from_server, to_server};
 use pgrx::{pg_guard, pg_sys};
 
 /// The organization that a relation's new storage gets: that of the old one,
@@ -84,23 +86,40 @@ pub unsafe extern "C-unwind" fn copy_data(relation: pg_sys::Relation, file: *con
     unsafe { copy_files(relation, &*file) }
 }
 
-/// The `relation_copy_for_cluster` callback (CLUSTER, VACUUM FULL).
+/// The `relation_copy_for_cluster` callback (CLUSTER, VACUUM FULL): the table
+/// is in the order of its key already, so all that is to do is to write it
+/// anew, without what nobody needs any more.
 #[pg_guard]
 #[expect(clippy::too_many_arguments, reason = "the server's signature")]
-pub unsafe extern "C-unwind" fn copy_for_cluster(
-    _old: pg_sys::Relation,
-    _new: pg_sys::Relation,
+pub unsafe extern "C-unwind" fn copy_for_cluster<A: TableAm>(
+    old: pg_sys::Relation,
+    new: pg_sys::Relation,
     _index: pg_sys::Relation,
     _use_sort: bool,
-    _oldest_xmin: pg_sys::TransactionId,
-    _xid_cutoff: *mut pg_sys::TransactionId,
+    oldest_xmin: pg_sys::TransactionId,
+    xid_cutoff: *mut pg_sys::TransactionId,
     _multi_cutoff: *mut pg_sys::MultiXactId,
-    _num_tuples: *mut f64,
-    _tups_vacuumed: *mut f64,
-    _tups_recently_dead: *mut f64,
+    num_tuples: *mut f64,
+    tups_vacuumed: *mut f64,
+    tups_recently_dead: *mut f64,
 ) {
-    unsupported(
-        "CLUSTER and VACUUM FULL on its tables",
-        "A table of pg_rowref is always in the order of its key. Plain VACUUM merges sparse pages.",
-    )
+    // SAFETY: both relations are open; the old one is locked exclusively, and
+    // the new one's storage was made by this very command.
+    unsafe {
+        let table = open::<A>(old);
+        pg_sys::RelationTruncate(new, 0);
+        let rebuilt = table
+            .rebuild(&RelationStore::new(new), || {
+                pgrx::check_for_interrupts!();
+            })
+            .or_raise(new);
+        *xid_cutoff = to_server(A::frozen_limit(
+            rebuilt.oldest_xid,
+            from_server(oldest_xmin),
+        ));
+        *num_tuples = rebuilt.live as f64;
+        *tups_vacuumed = rebuilt.removed as f64;
+        *tups_recently_dead = rebuilt.dead as f64;
+        pg::row::forget((*new).rd_id);
+    }
 }

@@ -1,9 +1,10 @@
 //! `iot`: a table kept in one B+tree, keyed by its primary key.
 
 use crate::table_am::TableAm;
-use engine::btree::{Meta, Tree, check};
+use engine::btree::{Bulk, Meta, Tree, check};
 use engine::mvcc::batch::Batch;
 use engine::mvcc::cursor::Cursor;
+use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::vacuum::Vacuumed;
 use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
@@ -154,6 +155,15 @@ impl TableAm for Iot {
 
     fn lock(&self, writer: Writer, id: VersionId<'_>, strength: Strength) -> Result<Outcome> {
         self.versioned(|v| v.lock(writer, id, strength))
+    }
+
+    fn rebuild(&self, into: &RelationStore, pause: impl FnMut()) -> Result<Rebuilt> {
+        let layout = self.layout.organization().to_bytes();
+        let mut bulk = Bulk::new(into, &*self.layout, &layout)?;
+        bulk.set_next_row_id(Meta::decode(&self.store.read(BlockNumber::META)?)?.next_row_id);
+        let rebuilt = self.versioned(|v| v.rebuild(&mut bulk, pause))?;
+        bulk.finish()?;
+        Ok(rebuilt)
     }
 
     fn vacuum(&self, pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed> {

@@ -483,6 +483,11 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
                         None,
                     )
                 }
+                // At the end of a chain that led here, a version that is gone was
+                // deleted, by now so long ago that it was pruned.
+                Err(Refusal::Row(Outcome::Invisible)) if (*tmfd).traversed => {
+                    return pg_sys::TM_Result::TM_Deleted;
+                }
                 Err(refusal) => return command.refuse(refusal, tmfd),
             }
         }

@@ -41,7 +41,7 @@ pub const fn routine<A: TableAm>() -> pg_sys::TableAmRoutine {
         relation_set_new_filenode: Some(create::set_new_file::<A>),
         relation_nontransactional_truncate: Some(create::truncate::<A>),
         relation_copy_data: Some(create::copy_data),
-        relation_copy_for_cluster: Some(create::copy_for_cluster),
+        relation_copy_for_cluster: Some(create::copy_for_cluster::<A>),
         relation_vacuum: Some(vacuum::relation_vacuum::<A>),
         scan_analyze_next_block: Some(sample::analyze_block::<A>),
         scan_analyze_next_tuple: Some(sample::analyze_tuple::<A>),

@@ -3,6 +3,7 @@
 use engine::Result;
 use engine::mvcc::batch::Batch;
 use engine::mvcc::cursor::Cursor;
+use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::vacuum::Vacuumed;
 use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
@@ -108,10 +109,14 @@ pub trait TableAm: Sized + 'static {
     /// The problems of the store, with the block of each.
     fn check(&self) -> Result<Vec<(BlockNumber, String)>>;
 
+    /// Writes the store anew, compact, into an empty fork of another relation
+    /// with the same layout, with the histories that somebody still needs.
+    fn rebuild(&self, into: &RelationStore, pause: impl FnMut()) -> Result<Rebuilt>;
+
     /// The oldest transaction id that [`TableAm::vacuum`] left unfrozen, given
     /// what it returned and the horizon it worked with.
-    fn frozen_limit(vacuumed: &Vacuumed, horizon: Xid) -> Xid {
-        match vacuumed.oldest_xid {
+    fn frozen_limit(oldest: Option<Xid>, horizon: Xid) -> Xid {
+        match oldest {
             Some(oldest) if oldest.precedes(horizon) => oldest,
             _ => horizon,
         }

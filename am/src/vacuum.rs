@@ -35,7 +35,7 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
         store.publish_free_space();
         let pages =
             pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
-        let limit = A::frozen_limit(&done, from_server(cutoffs.oldest_xmin));
+        let limit = A::frozen_limit(done.oldest_xid, from_server(cutoffs.oldest_xmin));
         server::update_relation_statistics(
             relation,
             pages,
@@ -52,12 +52,13 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
         pg_sys::pgstat_progress_end_command();
         if u32::from_ne_bytes((*params).options.to_ne_bytes()) & pg_sys::VACOPT_VERBOSE != 0 {
             pgrx::info!(
-                "vacuumed: {} leaves, {} versions removed, {} rows live, {} versions not removable yet, {} leaves merged",
+                "vacuumed: {} leaves, {} versions removed, {} rows live, {} versions not removable yet, {} leaves merged, {} unused pages offered",
                 done.leaves,
                 done.removed,
                 done.live,
                 done.dead,
-                done.merged
+                done.merged,
+                done.offered
             );
         }
     }

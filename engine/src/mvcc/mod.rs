@@ -6,6 +6,7 @@ pub mod chain;
 pub mod cursor;
 pub mod prune;
 pub mod read;
+pub mod rebuild;
 pub mod retain;
 pub mod run;
 pub mod scan;
