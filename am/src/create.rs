@@ -8,11 +8,40 @@ use pg::row::Organization;
 use pg::store::{RelationFile, RelationStore, copy_files, create_storage};
 use pg::xact::{from_server, to_server};
 use pgrx::{pg_guard, pg_sys};
+use std::cell::RefCell;
 
-/// The organization that a relation's new storage gets: that of the old one,
-/// if it has one (TRUNCATE keeps the key), else hidden row ids until its
-/// primary key is made.
+thread_local! {
+    /// The organization that [`replace`] wants for the storage it asks core to
+    /// make, which calls back here without a word about it.
+    static WANTED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Gives a table new, empty storage that is organized as `layout` says. The old
+/// storage goes at commit, the new one at rollback.
+///
+/// # Safety
+/// `table` is open and locked exclusively.
+pub unsafe fn replace(table: pg_sys::Relation, layout: Vec<u8>) {
+    /// Forgets the wish, after an ERROR as well.
+    struct Wish;
+    impl Drop for Wish {
+        fn drop(&mut self) {
+            WANTED.set(None);
+        }
+    }
+    WANTED.set(Some(layout));
+    let _wish = Wish;
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::RelationSetNewRelfilenode(table, (*(*table).rd_rel).relpersistence) }
+}
+
+/// The organization that a relation's new storage gets: the one that is wished
+/// for, else that of the old storage (TRUNCATE keeps the key), else hidden row
+/// ids until its primary key is made.
 unsafe fn inherited<A: TableAm>(relation: pg_sys::Relation) -> Vec<u8> {
+    if let Some(wanted) = WANTED.take() {
+        return wanted;
+    }
     // SAFETY: the relation is open.
     unsafe {
         let store = RelationStore::new(relation);
@@ -63,18 +92,9 @@ pub unsafe extern "C-unwind" fn truncate<A: TableAm>(relation: pg_sys::Relation)
     // SAFETY: the relation is open and locked exclusively.
     unsafe {
         let layout = inherited::<A>(relation);
-        start_over::<A>(relation, &layout);
-    }
-}
-
-/// Empties a table's storage, which this very subtransaction has made, and
-/// organizes it as `layout` says.
-pub unsafe fn start_over<A: TableAm>(relation: pg_sys::Relation, layout: &[u8]) {
-    // SAFETY: the relation is open and locked exclusively.
-    unsafe {
         pg_sys::RelationTruncate(relation, 0);
         row_id::forget((*relation).rd_id);
-        A::create(&RelationStore::new(relation), layout, is_ordered(layout)).or_raise(relation);
+        A::create(&RelationStore::new(relation), &layout, is_ordered(&layout)).or_raise(relation);
     }
 }
 

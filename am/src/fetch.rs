@@ -99,7 +99,7 @@ unsafe fn by_handle<A: TableAm>(
     // SAFETY: the server's arguments are live.
     unsafe {
         let tid_copy = *tid;
-        let Some(id) = row_handle::resolve(relation, tid) else {
+        let Some(id) = row_handle::resolve(relation, tid_copy) else {
             slot::clear_any(slot);
             return false;
         };
@@ -175,7 +175,7 @@ pub unsafe extern "C-unwind" fn tid_valid(
     tid: pg_sys::ItemPointer,
 ) -> bool {
     // SAFETY: a scan's relation is open.
-    unsafe { row_handle::resolve((*scan).rs_rd, tid).is_some() }
+    unsafe { row_handle::resolve((*scan).rs_rd, *tid).is_some() }
 }
 
 /// The `tuple_get_latest_tid` callback: the handle of the version that the
@@ -188,7 +188,7 @@ pub unsafe extern "C-unwind" fn latest_tid<A: TableAm>(
     // SAFETY: a scan's relation is open and its snapshot live.
     unsafe {
         let relation = (*scan).rs_rd;
-        let Some(id) = row_handle::resolve(relation, tid) else {
+        let Some(id) = row_handle::resolve(relation, *tid) else {
             return;
         };
         let table = open::<A>(relation);

@@ -87,6 +87,7 @@ pub unsafe extern "C-unwind" fn tuple_insert<A: TableAm>(
     isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
+        isolation::refuse_published(relation);
         let table = open::<A>(relation);
         let writer = writer(cid);
         let (mut key, mut payload) = (Vec::new(), Vec::new());
@@ -138,6 +139,7 @@ pub unsafe extern "C-unwind" fn multi_insert<A: TableAm>(
     isolation::refuse_serializable(relation);
     // SAFETY: the server passes nslots live slots.
     unsafe {
+        isolation::refuse_published(relation);
         let table = open::<A>(relation);
         let writer = writer(cid);
         let slots = std::slice::from_raw_parts(slots, nslots as usize);

@@ -146,8 +146,11 @@ impl<A: TableAm> Command<'_, A> {
             loop {
                 match once().or_raise(self.relation) {
                     Outcome::Done(written) => return Ok(written),
-                    Outcome::Busy { xid, .. } => {
-                        if !turn.wait(key, xid, self.tid) {
+                    Outcome::Busy { xid, own_lock, .. } => {
+                        if own_lock {
+                            turn.step_aside();
+                        }
+                        if !turn.wait(key, xid, self.tid, !own_lock) {
                             return Err(Refusal::WouldBlock);
                         }
                     }
@@ -222,6 +225,7 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
     isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
+        isolation::refuse_published(relation);
         let table = open::<A>(relation);
         let command = Command {
             table: &table,
@@ -230,7 +234,7 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
             tid: *tid,
             crosscheck: snapshot_of(crosscheck, relation),
         };
-        let Some(id) = row_handle::resolve(relation, tid) else {
+        let Some(id) = row_handle::resolve(relation, *tid) else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
         };
         let successor = Successor {
@@ -278,6 +282,7 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
     isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
+        isolation::refuse_published(relation);
         *update_indexes = false;
         *lockmode = pg_sys::LockTupleMode::LockTupleNoKeyExclusive;
         let table = open::<A>(relation);
@@ -288,7 +293,7 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
             tid: *otid,
             crosscheck: snapshot_of(crosscheck, relation),
         };
-        let Some(old) = row_handle::resolve(relation, otid) else {
+        let Some(old) = row_handle::resolve(relation, *otid) else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
         };
         let (mut key, mut payload) = (Vec::new(), Vec::new());
@@ -418,16 +423,18 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
     // SAFETY: the server's arguments are live.
     unsafe {
         (*tmfd).traversed = false;
+        // Before the slot is emptied: the tid may be the slot's own.
+        let asked = *tid;
         slot::clear_any(slot);
         let table = open::<A>(relation);
         let mut command = Command {
             table: &table,
             relation,
             writer: writer(cid),
-            tid: *tid,
+            tid: asked,
             crosscheck: None,
         };
-        let Some(mut id) = row_handle::resolve(relation, tid) else {
+        let Some(mut id) = row_handle::resolve(relation, asked) else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
         };
         let strength = strength_of(mode);

@@ -7,7 +7,7 @@
 //! rows of this transaction: as with any rewrite, a snapshot older than it sees
 //! none of them.
 
-use crate::create::start_over;
+use crate::create::replace;
 use crate::insert::{InsertBatch, writer};
 use crate::open::open;
 use crate::table_am::TableAm;
@@ -73,12 +73,9 @@ unsafe fn anew<A: TableAm>(
             );
         }
         let spool = read_out::<A>(table);
-        if !is_new {
-            pg_sys::RelationSetNewRelfilenode(table, (*(*table).rd_rel).relpersistence);
-        }
-        start_over::<A>(table, wanted);
-        pg::row::forget((*table).rd_id);
-        pg_sys::CacheInvalidateRelcache(table);
+        // Always new storage, even where the old one is new itself: only so
+        // does an unlogged table's init fork know the key as well.
+        replace(table, wanted.to_vec());
         let rows = put_in::<A>(table, spool, index);
         pg_sys::tuplestore_end(spool);
         rows

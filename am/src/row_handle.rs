@@ -37,13 +37,13 @@ pub fn nobody() -> pg_sys::ItemPointerData {
 /// The version that a handle names, if it is one of this relation.
 ///
 /// # Safety
-/// `tid` points to a tid and `relation` is open.
+/// `relation` is open.
 pub unsafe fn resolve(
     relation: pg_sys::Relation,
-    tid: pg_sys::ItemPointer,
+    tid: pg_sys::ItemPointerData,
 ) -> Option<VersionIdBuf> {
     // SAFETY: the caller's promise.
-    let (lease, relation) = unsafe { (pg::handles::resolve(*tid)?, (*relation).rd_id) };
+    let (lease, relation) = unsafe { (pg::handles::resolve(tid)?, (*relation).rd_id) };
     (lease.relation == relation.to_u32()).then_some(VersionIdBuf {
         key: lease.reference.0,
         sequence: Sequence(lease.sequence),

@@ -102,8 +102,13 @@ pub unsafe extern "C-unwind" fn begin<A: TableAm>(
         (*scan).base.rs_flags = flags;
         (*scan).base.rs_parallel = pscan;
         (*scan).state = ContextOwned::new_in(pg_sys::CurrentMemoryContext, state);
-        if flags & pg_sys::ScanOptions::SO_TYPE_SEQSCAN != 0 && !(*relation).pgstat_info.is_null() {
-            (*(*relation).pgstat_info).t_counts.t_numscans += 1;
+        if flags & pg_sys::ScanOptions::SO_TYPE_SEQSCAN != 0 {
+            if (*relation).pgstat_info.is_null() && (*relation).pgstat_enabled {
+                pg_sys::pgstat_assoc_relation(relation);
+            }
+            if !(*relation).pgstat_info.is_null() {
+                (*(*relation).pgstat_info).t_counts.t_numscans += 1;
+            }
         }
         scan.cast()
     }

@@ -49,15 +49,22 @@ impl Turn {
         }
     }
 
-    /// Waits for a holder of the row to end. False if the policy says not to
+    /// Waits for a holder of the row to end, in the `queue` unless the caller
+    /// has a lock that others in it wait for. False if the policy says not to
     /// and it still runs.
     ///
     /// # Safety
     /// The relation is open still, and no page is locked.
-    pub unsafe fn wait(&mut self, key: &[u8], holder: Xid, tid: pg_sys::ItemPointerData) -> bool {
+    pub unsafe fn wait(
+        &mut self,
+        key: &[u8],
+        holder: Xid,
+        tid: pg_sys::ItemPointerData,
+        queue: bool,
+    ) -> bool {
         // SAFETY: the caller's promise.
         unsafe {
-            if self.queue.is_none() {
+            if queue && self.queue.is_none() {
                 self.queue = KeyLock::acquire(self.relation, key, self.strength, self.policy);
                 if self.queue.is_none() {
                     return false;

@@ -85,6 +85,10 @@ pub trait PageStore {
     /// still hold a link to it.
     fn recycle_stamp(&self) -> u64;
 
+    /// A point at which no page is locked by this session, and it may be
+    /// cancelled: by unwinding out of this call.
+    fn interruptible(&self) {}
+
     /// A named point at which a test may stop this session.
     fn pace(&self, _point: &'static str) {}
 }

@@ -415,7 +415,8 @@ fn rule_8_key_share_outlives_an_update_a_pruning_and_the_updaters_commit() {
         outcome,
         Outcome::Busy {
             xid: child.xid(),
-            version: None
+            version: None,
+            own_lock: false,
         }
     );
     child.commit();

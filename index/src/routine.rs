@@ -34,7 +34,7 @@ pub fn routine() -> *mut pg_sys::IndexAmRoutine {
     am.amsearcharray = true;
     am.amsearchnulls = true;
     am.amstorage = false;
-    am.amclusterable = false;
+    am.amclusterable = true;
     am.ampredlocks = false;
     am.amcanparallel = false;
     // INCLUDE is refused by `build`, with a better message than core has.

@@ -146,7 +146,6 @@ fn plan(
         let below = left.slot(slot).key_below
             || slot + 1 == count
                 && right.slot_count() > 0
-                && right.has(flag::ORDERED)
                 && is_same(left, slot, left_block, right, right_block)?;
         cells.copy(left, slot, left_block, prefix_len, below)?;
     }

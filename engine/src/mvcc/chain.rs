@@ -47,6 +47,11 @@ pub struct Chain {
     pub named: Option<(Head, Option<usize>)>,
     /// The next newer version that did not abort (rule 3).
     pub newer: Newer,
+    /// The next newer one of those that end the row or change its key: what a
+    /// KEY SHARE lock has to mind, of however many updates in between.
+    pub newer_key: Newer,
+    /// Row locks met whose holders have ended.
+    pub ended_locks: usize,
     /// The newest version's number, aborted ones included.
     pub newest: Option<Sequence>,
     /// The slot on the first leaf before which a new version goes.
@@ -142,6 +147,8 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let mut chain = Chain {
             named: None,
             newer: Newer::None,
+            newer_key: Newer::None,
+            ended_locks: 0,
             newest: None,
             insert_at: start,
             key_below: false,
@@ -149,6 +156,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         };
         // The nearest newer version that did not abort, as it stands now.
         let mut newer: Option<(Head, XidStatus, Option<VersionIdBuf>)> = None;
+        let mut newer_key: Option<(Head, XidStatus, Option<VersionIdBuf>)> = None;
         let mut bad = None;
         self.walk(leaf, key, |slot, cell| {
             let head = cell.head;
@@ -157,7 +165,9 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                     chain.insert_at = slot + 1;
                 }
                 let status = self.transactions.status(head.xmin);
-                if matches!(status, XidStatus::Own | XidStatus::InProgress) {
+                if !matches!(status, XidStatus::Own | XidStatus::InProgress) {
+                    chain.ended_locks += 1;
+                } else {
                     match cell.body.first().and_then(|b| Strength::from_number(*b)) {
                         Some(strength) => chain.locks.push(HeldLock {
                             xid: head.xmin,
@@ -198,6 +208,9 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                     }
                     _ => None,
                 };
+                if head.kind() != EntryKind::Put || head.has(bit::KEYS_UPDATED) {
+                    newer_key = Some((head, status, target.clone()));
+                }
                 newer = Some((head, status, target));
                 if stop.is_none() {
                     return ControlFlow::Break(());
@@ -208,12 +221,14 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         if let Some(what) = bad {
             return Err(Error::corrupt(block, what));
         }
-        chain.newer = match newer {
+        let as_newer = |found: Option<(Head, XidStatus, Option<VersionIdBuf>)>| match found {
             None => Newer::None,
             Some((head, XidStatus::Own, _)) => Newer::Own(head),
             Some((head, XidStatus::InProgress, _)) => Newer::InProgress(head),
             Some((head, _, target)) => Newer::Committed(head, target),
         };
+        chain.newer = as_newer(newer);
+        chain.newer_key = as_newer(newer_key);
         chain.key_below = chain.insert_at < page.slot_count()
             && search::matches(page, chain.insert_at, block, key, self.tree.compare)?;
         Ok(chain)

@@ -13,7 +13,7 @@ use crate::types::{BlockNumber, Sequence, SlotNumber};
 /// What a walk along one key's versions found on one page.
 pub(super) enum Found<'p> {
     /// The version that decides.
-    Version(LeafCell<'p>),
+    Version(usize, LeafCell<'p>),
     /// None here, and the key has no older versions elsewhere.
     None,
     /// None here; the key goes on at this sequence on a page to the right.
@@ -57,7 +57,7 @@ pub(super) fn newest_seen<'p, C: Compare>(
             let judgement = snapshot.judge(cell.head);
             learn(hints, slot, cell.head, judgement);
             if judgement.sight == Sight::Seen {
-                return Ok(Found::Version(cell));
+                return Ok(Found::Version(slot, cell));
             }
         }
         same = same_key_follows(page, block, slot, cell.head)?;
@@ -112,9 +112,15 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 &mut hints,
             )?;
             let (done, next) = match found {
-                Found::Version(cell) if cell.head.kind() == EntryKind::Put => {
+                Found::Version(slot, cell) if cell.head.kind() == EntryKind::Put => {
                     into.block = block.0;
-                    into.push(key, &[], cell.body, cell.head);
+                    if self.tree.compare.ordered() {
+                        into.push(key, &[], cell.body, cell.head);
+                    } else {
+                        // Keys that compare as equal may differ in their bytes;
+                        // a row has one name, the stored one.
+                        into.push(&[], page.suffix(slot, block)?, cell.body, cell.head);
+                    }
                     (Some(true), None)
                 }
                 Found::Version(..) | Found::None => (Some(false), None),

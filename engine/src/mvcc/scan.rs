@@ -95,6 +95,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         if *place == Place::End {
             return Ok(false);
         }
+        self.tree.store.interruptible();
         match direction {
             Direction::Forward => self.next_leaf_forward(range, place, snapshot, batch)?,
             Direction::Backward => self.next_leaf_backward(range, place, snapshot, batch)?,
@@ -130,6 +131,10 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             Some(high) if whole => Place::At(high.to_buf(), page.right()),
             _ => Place::End,
         };
+        let whole = whole
+            && !matches!(&*place, Place::At(position, _) if position.sequence.is_some()
+                && page.high().is_some_and(|high| high.sequence.is_some()
+                    && compare.compare(high.key, &position.key).is_eq()));
         self.copy_leaf(guard, block, from, to, whole, range, snapshot, batch)?;
         *place = next;
         Ok(())
@@ -203,10 +208,11 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// Whether anything of the range lies before a position.
     fn begins_before(&self, range: &Range, position: Position<'_>) -> bool {
         range.from.as_ref().is_none_or(|edge| {
-            self.tree
+            let order = self
+                .tree
                 .compare
-                .compare_bound(position.key, &edge.key, edge.after)
-                == Ordering::Greater
+                .compare_bound(position.key, &edge.key, edge.after);
+            order.is_gt() || order.is_eq() && position.sequence.is_some()
         })
     }
 
@@ -271,7 +277,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             let page = Page::open(&guard, block)?;
             let slot = search::lower_bound(page, block, target, compare)?;
             let next = match newest_seen(page, block, slot, key, snapshot, compare, &mut hints)? {
-                Found::Version(cell) => {
+                Found::Version(_, cell) => {
                     if cell.head.kind() == EntryKind::Put {
                         batch.push(key, &[], cell.body, cell.head);
                     }

@@ -29,6 +29,13 @@ pub struct Vacuumed {
     pub oldest_xid: Option<Xid>,
 }
 
+/// The target that finds the leaf which begins at a position, or the first.
+fn beginning(position: &Option<PositionBuf>) -> Target<'_> {
+    position
+        .as_ref()
+        .map_or(Target::First, |at| Target::of(at.as_ref()))
+}
+
 impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// Tells the free-space map of every page that nothing uses: deleted ones
     /// that were too young when they were offered last, and ones that a crash
@@ -60,11 +67,11 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     pub fn vacuum(&self, mut pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed> {
         let mut total = Vacuumed::default();
         let mut place: Option<PositionBuf> = None;
+        // Where the leaf before this one begins. It is merged into this one
+        // once both are pruned.
+        let mut previous: Option<Option<PositionBuf>> = None;
         loop {
-            let target = place
-                .as_ref()
-                .map_or(Target::First, |at| Target::of(at.as_ref()));
-            let mut leaf = self.tree.leaf_exclusive(target)?;
+            let mut leaf = self.tree.leaf_exclusive(beginning(&place))?;
             let pruned = self.prune_leaf(&mut leaf)?;
             total.leaves += 1;
             total.removed += pruned.removed as u64;
@@ -80,16 +87,24 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 .map(|high| high.to_buf());
             drop(leaf);
             pause(&total);
-            let Some(next) = next else {
+            previous = Some(match previous {
+                Some(before) if self.tree.merge_right(beginning(&before))? => {
+                    total.merged += 1;
+                    // A key that went on from one leaf to the other is whole
+                    // now, and its tombstone may go (rule 2).
+                    let mut merged = self.tree.leaf_exclusive(beginning(&before))?;
+                    let removed = self.prune_leaf(&mut merged)?.removed as u64;
+                    total.removed += removed;
+                    total.dead = total.dead.saturating_sub(removed);
+                    before
+                }
+                _ => place,
+            });
+            if next.is_none() {
                 self.offer_unused(&mut total)?;
                 return Ok(total);
-            };
-            // The merged page's entries now lie before `next` on the page
-            // that holds it, and were pruned already.
-            if self.tree.merge_right(target)? {
-                total.merged += 1;
             }
-            place = Some(next);
+            place = next;
         }
     }
 }

@@ -15,6 +15,10 @@ use crate::record::RecordKind;
 use crate::store::PageStore;
 use crate::types::{BlockNumber, Sequence, SlotNumber, Xid};
 
+/// Row locks of ended transactions that a locker passes by before it clears
+/// them away: each costs every later one a look-up under the latch.
+const ENDED_LOCKS_MAX: usize = 8;
+
 /// Where a new version stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Written {
@@ -59,6 +63,9 @@ pub enum Outcome {
         xid: Xid,
         /// Its version, or `None` if it only holds a row lock.
         version: Option<Head>,
+        /// Whether the caller's own transaction holds a lock on the row: then
+        /// it must not queue behind others who wait for that lock.
+        own_lock: bool,
     },
 }
 
@@ -162,7 +169,11 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// row's newest.
     pub fn lock(&self, writer: Writer, id: VersionId<'_>, strength: Strength) -> Result<Outcome> {
         let mut leaf = self.tree.leaf_exclusive(Target::Before(id.key))?;
-        let chain = self.chain(&leaf, id.key, Some(id))?;
+        let mut chain = self.chain(&leaf, id.key, Some(id))?;
+        if chain.ended_locks > ENDED_LOCKS_MAX {
+            self.prune_leaf(&mut leaf)?;
+            chain = self.chain(&leaf, id.key, Some(id))?;
+        }
         if let Some(refusal) = self.refusal(writer, &chain, Some(strength)) {
             return Ok(refusal);
         }
@@ -174,8 +185,13 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             sequence: id.sequence,
             block,
         });
-        let mine = chain.locks.iter().find(|held| held.xid == writer.xid);
-        if mine.is_some_and(|held| held.strength >= strength) {
+        // A lock of any own (sub)transaction that is live suffices: whatever
+        // ends that one takes this command's subtransaction with it.
+        if chain
+            .locks
+            .iter()
+            .any(|held| held.own && held.strength >= strength)
+        {
             return Ok(done);
         }
         let body = [strength as u8];
@@ -185,16 +201,6 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             cid: writer.cid,
             sequence: Sequence::of_lock(writer.xid),
         };
-        if let Some(slot) = mine.and_then(|held| held.slot) {
-            let page = Page::open(&leaf.guard, block)?;
-            let old = page.leaf_cell(slot, block)?;
-            let mut cell = Vec::new();
-            head.encode(old.suffix, &body, &mut cell);
-            let ops = Ops::new().replace(SlotNumber(slot as u16), &cell);
-            self.tree
-                .commit_leaf(&mut leaf, RecordKind::Lock, ops, Xid::NONE);
-            return Ok(done);
-        }
         self.put_entry(leaf, head, id.key, &body, None, RecordKind::Lock)?;
         Ok(done)
     }
@@ -242,14 +248,21 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         chain: &Chain,
         strength: Option<Strength>,
     ) -> Option<Outcome> {
-        // KEY SHARE lives beside an update that leaves the keys alone: it is
-        // the row's key that it protects, and the lock is the key's (rule 8).
-        let passes = |head: &Head| {
-            strength == Some(Strength::KeyShare)
-                && head.kind() == EntryKind::Put
-                && !head.has(bit::KEYS_UPDATED)
+        let own_lock = chain.locks.iter().any(|held| held.own);
+        // KEY SHARE lives beside updates that leave the keys alone: it is the
+        // row's key that it protects, and the lock is the key's (rule 8). Every
+        // newer version counts, not the next one alone: a row that was updated
+        // and then deleted is a deleted row. An own newer version is told as to
+        // everybody else, and so is any if the version itself is gone.
+        let passes_updates = strength == Some(Strength::KeyShare)
+            && chain.named.is_some()
+            && !matches!(chain.newer, Newer::Own(_));
+        let newer = if passes_updates {
+            &chain.newer_key
+        } else {
+            &chain.newer
         };
-        match &chain.newer {
+        match newer {
             Newer::None => {}
             Newer::Own(head) => {
                 return Some(if head.cid >= writer.cid {
@@ -258,11 +271,11 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                     Outcome::Invisible
                 });
             }
-            Newer::InProgress(head) if passes(head) => {}
             Newer::InProgress(head) => {
                 return Some(Outcome::Busy {
                     xid: head.xmin,
                     version: Some(*head),
+                    own_lock,
                 });
             }
             Newer::Committed(head, target) => {
@@ -281,6 +294,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             .map(|held| Outcome::Busy {
                 xid: held.xid,
                 version: None,
+                own_lock,
             })
     }
 
@@ -356,6 +370,23 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let slot = search::lower_bound(page, block, target, compare)?;
         let key_below =
             slot < page.slot_count() && search::matches(page, slot, block, key, compare)?;
+        if key_below {
+            // A lock that is raised stands there already, wherever its leaf. Its
+            // command id is kept, which nobody asks of a lock: so the new cell
+            // is as long as the old one, and fits.
+            let old = page.leaf_cell(slot, block)?;
+            if old.head.sequence == head.sequence {
+                let head = Head {
+                    cid: old.head.cid,
+                    ..head
+                };
+                let mut cell = Vec::new();
+                head.encode(old.suffix, body, &mut cell);
+                let ops = Ops::new().replace(SlotNumber(slot as u16), &cell);
+                self.tree.commit_leaf(&mut leaf, kind, ops, Xid::NONE);
+                return Ok(block);
+            }
+        }
         self.tree.put(
             leaf,
             NewEntry {

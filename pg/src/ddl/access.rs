@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
 
-use super::catalog::{am_name, class_of, index_am_oid, set_access_method, table_of_index};
+use super::catalog::{am_name, class_of, index_am_oid, index_of, set_access_method};
 use super::dropped;
 use super::relation::holds_ours;
 use crate::error;
@@ -56,9 +56,9 @@ fn relation_created(relation: pg_sys::Oid) {
     let Some(class) = class_of(relation).filter(|class| class.kind == pg_sys::RELKIND_INDEX) else {
         return;
     };
-    if !table_of_index(relation).is_some_and(holds_ours) {
+    let Some(index) = index_of(relation).filter(|index| holds_ours(index.table)) else {
         return;
-    }
+    };
     let Some(rowref) = index_am_oid() else {
         error::unsupported(
             "indexes on this table while the access method \"rowref\" is missing",
@@ -73,6 +73,20 @@ fn relation_created(relation: pg_sys::Oid) {
             ),
             "Rows of such a table have no ctid to store. Use a btree index, which becomes a \
              rowref index there, or keep the table in heap.",
+        )
+    }
+    // Refused before anything of it is committed: CREATE INDEX CONCURRENTLY
+    // would leave an invalid index that stands in the way of TRUNCATE.
+    if !index.is_primary {
+        error::unsupported(
+            "secondary indexes and unique or exclusion constraints on index-organized tables",
+            "Only a primary key is supported so far; use a heap table where you need another index.",
+        )
+    }
+    if !index.is_immediate {
+        error::unsupported(
+            "deferrable primary keys on index-organized tables",
+            "Declare the primary key NOT DEFERRABLE, or use a heap table.",
         )
     }
     if class.access_method != rowref {

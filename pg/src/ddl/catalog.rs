@@ -103,20 +103,31 @@ fn with_class_row<R>(
     }
 }
 
-/// The table of an index that may have been made just now.
-pub(super) fn table_of_index(index: pg_sys::Oid) -> Option<pg_sys::Oid> {
+/// What `pg_index` says of an index that may have been made just now.
+pub(super) struct Index {
+    pub table: pg_sys::Oid,
+    pub is_primary: bool,
+    pub is_immediate: bool,
+}
+
+pub(super) fn index_of(index: pg_sys::Oid) -> Option<Index> {
     const LOCK: i32 = pg_sys::AccessShareLock as i32;
     // SAFETY: pg_index and its index on indexrelid.
     unsafe {
         let catalog = pg_sys::table_open(pg_sys::IndexRelationId, LOCK);
         let row = newest_row(catalog, pg_sys::IndexRelidIndexId, index);
-        let table = (!row.is_null()).then(|| {
-            let table = form::<pg_sys::FormData_pg_index>(row).indrelid;
+        let found = (!row.is_null()).then(|| {
+            let form = form::<pg_sys::FormData_pg_index>(row);
+            let found = Index {
+                table: form.indrelid,
+                is_primary: form.indisprimary,
+                is_immediate: form.indimmediate,
+            };
             pg_sys::heap_freetuple(row);
-            table
+            found
         });
         pg_sys::table_close(catalog, LOCK);
-        table
+        found
     }
 }
 

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 
 use pgrx::pg_sys;
 
-use super::catalog::{class_of, table_of_index};
+use super::catalog::{class_of, index_of};
 use super::relation::{holds_ours, is_ours};
 use crate::organize;
 use crate::xact::{TransactionEvent, on_transaction_event};
@@ -34,8 +34,8 @@ pub(super) fn relation_goes(relation: pg_sys::Oid) {
     if class_of(relation).is_none_or(|class| class.kind != pg_sys::RELKIND_INDEX) {
         return;
     }
-    if let Some(table) = table_of_index(relation).filter(|table| holds_ours(*table)) {
-        NOTED.with_borrow_mut(|noted| noted.push(table));
+    if let Some(index) = index_of(relation).filter(|index| holds_ours(index.table)) {
+        NOTED.with_borrow_mut(|noted| noted.push(index.table));
     }
 }
 

@@ -155,8 +155,15 @@ unsafe fn push_varlena(attribute: &Attribute, source: *const u8, start: usize, o
                 out.extend_from_slice(slice(flat.cast(), size));
                 pg_sys::pfree(flat);
             }
-            // Neither has alignment to keep.
-            Shape::External(size) | Shape::Short(size) => {
+            // A pointer into another table's TOAST, which may be gone before
+            // this row is: the value itself is stored, compressed as it was.
+            Shape::External(_) => {
+                let inline = pg_sys::detoast_external_attr(source.cast_mut().cast());
+                push_varlena(attribute, inline.cast::<u8>(), start, out);
+                pg_sys::pfree(inline.cast());
+            }
+            // It has no alignment to keep.
+            Shape::Short(size) => {
                 out.extend_from_slice(slice(source, size));
             }
             Shape::Plain(size) if attribute.packable && size - HEADER_BYTES < SHORT_BYTES_MAX => {

@@ -14,11 +14,19 @@ use crate::wal;
 /// `InvalidBlockNumber`: the map knows of nothing.
 const NO_BLOCK: u32 = u32::MAX;
 
+/// How many pages of the free-space map are tried before the file grows.
+const CANDIDATES_MAX: usize = 8;
+
 /// A page that nothing refers to, locked exclusively.
 pub(super) fn allocate(store: &RelationStore) -> Result<ExclusivePage<'_>> {
     // The free-space map is the main fork's.
     if store.fork == pg_sys::ForkNumber::MAIN_FORKNUM {
-        while let Some(at) = candidate(store) {
+        // The caller has a page locked. After a merge of many pages the map may
+        // be full of ones that are too young; VACUUM offers them again.
+        for _ in 0..CANDIDATES_MAX {
+            let Some(at) = candidate(store) else {
+                break;
+            };
             if let Some(page) = take(store, at)? {
                 return Ok(page);
             }

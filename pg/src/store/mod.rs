@@ -205,6 +205,10 @@ impl PageStore for RelationStore {
         hint::hint(self, at, hints);
     }
 
+    fn interruptible(&self) {
+        pgrx::check_for_interrupts!();
+    }
+
     fn recycle_stamp(&self) -> u64 {
         // SAFETY: reads shared state.
         unsafe { pg_sys::ReadNextFullTransactionId().value }

@@ -1,0 +1,490 @@
+//! Histories of interleaved transactions on a versioned store, and the model
+//! that says what each of them leaves behind.
+#![allow(
+    dead_code,
+    reason = "each test file that includes this uses a part of it"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Unordered as Bytewise;
+use engine::btree::Tree;
+use engine::btree::check::{Report, check};
+use engine::mem::{Lsn, MemStore, TestSession, TestSnapshot, TestTransactions};
+use engine::mvcc::batch::Batch;
+use engine::mvcc::scan::{Direction, Place, Range};
+use engine::mvcc::write::{Insertion, Outcome, Successor};
+use engine::mvcc::{Snapshot, Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
+use engine::page::cell::EntryKind;
+use engine::store::PageStore;
+use engine::{Result, Xid};
+use proptest::prelude::*;
+
+/// Keys and their payloads, as a snapshot sees them.
+pub type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// One step of a history; the session is chosen by number.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Insert(u8, u8, u8),
+    Update(u8, u8, u8),
+    Delete(u8, u8),
+    /// Inserts or deletes a range of keys.
+    Fill(u8, u8, u8),
+    Clear(u8, u8, u8),
+    /// Key change: a Moved at the old key, a Put at the new one.
+    Move(u8, u8, u8),
+    Lock(u8, u8, u8),
+    Begin(u8),
+    /// Ends the innermost (sub)transaction, well or not.
+    End(u8, bool),
+    Vacuum,
+    Checkpoint,
+}
+
+/// How many sessions and keys a history has.
+pub const SESSIONS: u8 = 4;
+pub const KEYS: u8 = 100;
+
+pub fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
+    let session = 0..SESSIONS;
+    let key = 0..KEYS;
+    // Some keys are hot, so that chains grow and span leaves.
+    let hot = prop_oneof![2 => 0..KEYS, 1 => 0u8..3];
+    let step = prop_oneof![
+        8 => (session.clone(), key.clone(), any::<u8>()).prop_map(|(s, k, p)| Step::Insert(s, k, p)),
+        8 => (session.clone(), hot, any::<u8>()).prop_map(|(s, k, p)| Step::Update(s, k, p)),
+        4 => (session.clone(), key.clone()).prop_map(|(s, k)| Step::Delete(s, k)),
+        2 => (session.clone(), key.clone(), key.clone()).prop_map(|(s, k, to)| Step::Move(s, k, to)),
+        1 => (session.clone(), key, 0u8..4).prop_map(|(s, k, strength)| Step::Lock(s, k, strength)),
+        1 => session.clone().prop_map(Step::Begin),
+        6 => (session.clone(), prop::bool::weighted(0.8)).prop_map(|(s, well)| Step::End(s, well)),
+        2 => (session.clone(), 0..KEYS, 1u8..12).prop_map(|(s, k, count)| Step::Fill(s, k, count)),
+        1 => (session, 0..KEYS, 1u8..20).prop_map(|(s, k, count)| Step::Clear(s, k, count)),
+        1 => prop::bool::weighted(0.2).prop_map(|yes| if yes { Step::Checkpoint } else { Step::Vacuum }),
+    ];
+    prop::collection::vec(step, count)
+}
+
+pub fn key(number: u8) -> Vec<u8> {
+    vec![b'k', b'a' + number / 16, number % 16, number]
+}
+
+/// A payload whose length varies, so that versions resemble one another in
+/// part and pages fill unevenly.
+pub fn payload(number: u8) -> Vec<u8> {
+    let mut payload = vec![b'p'; 12 + usize::from(number % 16)];
+    payload[3] = number;
+    payload
+}
+
+/// What one write did: after it the key has this payload, or none.
+#[derive(Clone, Debug)]
+struct Effect {
+    xid: Xid,
+    key: Vec<u8>,
+    payload: Option<Vec<u8>>,
+}
+
+/// A store under a history, and the model of it.
+pub struct History {
+    pub store: Arc<MemStore>,
+    pub world: TestTransactions,
+    pub compare: Bytewise,
+    sessions: Vec<TestSession>,
+    effects: Vec<Effect>,
+}
+
+/// Collects all rows that a snapshot sees.
+pub fn scan<S: PageStore, T: Transactions>(
+    store: &S,
+    transactions: &T,
+    snapshot: &impl Snapshot,
+    direction: Direction,
+) -> Result<State> {
+    let tree = Tree::new(store, &Bytewise);
+    let versioned = Versioned {
+        tree: &tree,
+        transactions,
+    };
+    let (mut state, mut place, mut batch) = (State::new(), Place::Start, Batch::default());
+    let mut last: Option<Vec<u8>> = None;
+    while versioned.next_leaf(
+        &Range::default(),
+        direction,
+        &mut place,
+        snapshot,
+        &mut batch,
+    )? {
+        let count = batch.len();
+        for nth in 0..count {
+            let nth = if direction == Direction::Forward {
+                nth
+            } else {
+                count - 1 - nth
+            };
+            let row = batch.row(nth);
+            if let Some(last) = &last {
+                let ascends = direction == Direction::Forward;
+                assert_eq!(
+                    &row.key[..] > &last[..],
+                    ascends,
+                    "rows come in key order, each once"
+                );
+            }
+            last = Some(row.key.to_vec());
+            state.insert(row.key.to_vec(), row.payload.to_vec());
+        }
+    }
+    Ok(state)
+}
+
+/// Looks up one key.
+pub fn get<S: PageStore, T: Transactions>(
+    store: &S,
+    transactions: &T,
+    snapshot: &impl Snapshot,
+    key: &[u8],
+) -> Result<Option<(Vec<u8>, VersionIdBuf)>> {
+    let tree = Tree::new(store, &Bytewise);
+    let versioned = Versioned {
+        tree: &tree,
+        transactions,
+    };
+    let mut batch = Batch::default();
+    if !versioned.get(key, snapshot, &mut batch)? {
+        return Ok(None);
+    }
+    let row = batch.row(0);
+    let id = VersionId {
+        key: row.key,
+        sequence: row.head.sequence,
+        xmin: row.head.xmin,
+    };
+    Ok(Some((row.payload.to_vec(), id.to_buf())))
+}
+
+impl History {
+    /// An empty tree in a recording store.
+    pub fn new(page_size: usize) -> History {
+        let store = Arc::new(MemStore::recording(page_size));
+        Tree::<MemStore, Bytewise>::create(&store, b"", false).unwrap();
+        let world = TestTransactions::logged_in(Arc::clone(&store));
+        History::over(store, world, Vec::new())
+    }
+
+    fn over(store: Arc<MemStore>, world: TestTransactions, effects: Vec<Effect>) -> History {
+        History {
+            sessions: (0..SESSIONS).map(|_| world.session()).collect(),
+            store,
+            world,
+            compare: Bytewise,
+            effects,
+        }
+    }
+
+    /// The same after a crash and recovery: nobody is connected any more.
+    pub fn recovered(&self, store: MemStore) -> History {
+        let store = Arc::new(store);
+        let world = self.world.after_crash(Arc::clone(&store));
+        History::over(store, world, self.effects.clone())
+    }
+
+    /// What those see who see just these transactions' effects.
+    pub fn state_of(&self, seen: impl Fn(Xid) -> bool) -> State {
+        let mut state = State::new();
+        for effect in self.effects.iter().filter(|effect| seen(effect.xid)) {
+            match &effect.payload {
+                Some(payload) => state.insert(effect.key.clone(), payload.clone()),
+                None => state.remove(&effect.key),
+            };
+        }
+        state
+    }
+
+    /// What was committed at a place of the log.
+    pub fn state_at(&self, lsn: Lsn) -> State {
+        self.state_of(|xid| {
+            self.store
+                .end_of(xid)
+                .is_some_and(|(at, committed)| committed && at <= lsn)
+        })
+    }
+
+    /// Runs one step. A step that makes no sense now, or that would have to
+    /// wait, does nothing.
+    pub fn step(&mut self, step: &Step) {
+        match step {
+            Step::Insert(session, number, number_of_payload) => {
+                let body = payload(*number_of_payload);
+                self.write(*session, |versioned, writer, _| {
+                    let key = key(*number);
+                    let insertion = versioned.insert(writer, &key, &body, 0).unwrap();
+                    match insertion {
+                        Insertion::Done(_) => vec![(key, Some(body.clone()))],
+                        Insertion::Exists(_) | Insertion::Busy { .. } => vec![],
+                    }
+                });
+            }
+            Step::Update(session, number, number_of_payload) => {
+                let body = payload(*number_of_payload);
+                self.supersede(*session, *number, EntryKind::Put, &body);
+            }
+            Step::Delete(session, number) => {
+                self.supersede(*session, *number, EntryKind::Tombstone, &[]);
+            }
+            Step::Fill(session, from, count) => {
+                for number in *from..(*from + *count).min(KEYS) {
+                    self.step(&Step::Insert(*session, number, number));
+                }
+            }
+            Step::Clear(session, from, count) => {
+                for number in *from..(*from + *count).min(KEYS) {
+                    self.step(&Step::Delete(*session, number));
+                }
+            }
+            Step::Move(session, number, to) if number != to => {
+                self.move_row(*session, *number, *to);
+            }
+            Step::Move(..) => {}
+            Step::Lock(session, number, strength) => {
+                let strength = Strength::from_number(*strength).unwrap();
+                self.write(*session, |versioned, writer, snapshot| {
+                    if let Some(id) = named(versioned, snapshot, &key(*number)) {
+                        versioned.lock(writer, id.as_ref(), strength).unwrap();
+                    }
+                    vec![]
+                });
+            }
+            Step::Begin(session) => {
+                self.sessions[usize::from(*session)].begin();
+            }
+            Step::End(session, well) => self.end(usize::from(*session), *well),
+            Step::Vacuum => self.vacuum(),
+            Step::Checkpoint => self.store.checkpoint(),
+        }
+    }
+
+    fn end(&mut self, number: usize, well: bool) {
+        let session = &mut self.sessions[number];
+        match (session.depth(), well) {
+            (0, _) => {}
+            // As with `synchronous_commit = off`: what others see of it may
+            // still be lost.
+            (1, true) if number % 2 == 1 => {
+                session.commit_unflushed();
+            }
+            (1, true) => {
+                session.commit();
+            }
+            (1, false) => {
+                session.abort();
+            }
+            (_, true) => session.release(),
+            (_, false) => session.roll_back_to(),
+        }
+    }
+
+    /// Prunes, freezes and merges everything that can be.
+    pub fn vacuum(&mut self) {
+        let next = u64::from(self.world.next_xid().0);
+        let horizon = u64::from(self.world.horizon().0);
+        self.store.set_recycle_stamp(next);
+        self.store.set_recyclable_before(horizon);
+        let tree = Tree::new(&*self.store, &self.compare);
+        let versioned = Versioned {
+            tree: &tree,
+            transactions: &self.world,
+        };
+        versioned.vacuum(|_| {}).unwrap();
+    }
+
+    /// Ends whatever is open.
+    pub fn end_all(&mut self, well: bool) {
+        for session in 0..self.sessions.len() {
+            while self.sessions[session].is_open() {
+                self.end(session, well);
+            }
+        }
+    }
+
+    /// Lets a session write under its newest snapshot and notes the effects.
+    fn write(
+        &mut self,
+        session: u8,
+        write: impl FnOnce(
+            &Versioned<'_, MemStore, Bytewise, TestSession>,
+            Writer,
+            &TestSnapshot,
+        ) -> Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) {
+        let session = &mut self.sessions[usize::from(session)];
+        if !session.is_open() {
+            session.begin();
+        }
+        session.next_command();
+        let snapshot = session.snapshot();
+        let writer = Writer {
+            xid: session.xid(),
+            cid: session.cid(),
+        };
+        let tree = Tree::new(&*self.store, &self.compare);
+        let versioned = Versioned {
+            tree: &tree,
+            transactions: &*session,
+        };
+        let effects = write(&versioned, writer, &snapshot);
+        self.effects
+            .extend(effects.into_iter().map(|(key, payload)| Effect {
+                xid: writer.xid,
+                key,
+                payload,
+            }));
+    }
+
+    fn supersede(&mut self, session: u8, number: u8, kind: EntryKind, body: &[u8]) {
+        self.write(session, |versioned, writer, snapshot| {
+            let key = key(number);
+            let Some(id) = named(versioned, snapshot, &key) else {
+                return vec![];
+            };
+            let successor = Successor {
+                kind,
+                keys_updated: false,
+                body,
+            };
+            let outcome = versioned
+                .supersede(writer, id.as_ref(), successor, |_| true)
+                .unwrap();
+            match outcome {
+                Outcome::Done(_) if kind == EntryKind::Put => vec![(key, Some(body.to_vec()))],
+                Outcome::Done(_) => vec![(key, None)],
+                _ => vec![],
+            }
+        });
+    }
+
+    fn move_row(&mut self, session: u8, from: u8, to: u8) {
+        self.write(session, |versioned, writer, snapshot| {
+            let (from, to) = (key(from), key(to));
+            let mut batch = Batch::default();
+            if !versioned.get(&from, snapshot, &mut batch).unwrap() {
+                return vec![];
+            }
+            let body = batch.row(0).payload.to_vec();
+            let Some(id) = named(versioned, snapshot, &from) else {
+                return vec![];
+            };
+            // The old key is locked, the new one is checked and written, and
+            // only then the move is: three records, one xid (rule 11).
+            let locked = versioned.lock(writer, id.as_ref(), Strength::Exclusive);
+            if !matches!(locked.unwrap(), Outcome::Done(_)) {
+                return vec![];
+            }
+            let Insertion::Done(written) = versioned.insert(writer, &to, &body, 0).unwrap() else {
+                return vec![];
+            };
+            let mut target = Vec::new();
+            VersionId {
+                key: &to,
+                sequence: written.sequence,
+                xmin: writer.xid,
+            }
+            .encode(&mut target);
+            let successor = Successor {
+                kind: EntryKind::Moved,
+                keys_updated: true,
+                body: &target,
+            };
+            let moved = versioned
+                .supersede(writer, id.as_ref(), successor, |_| true)
+                .unwrap();
+            assert!(
+                matches!(moved, Outcome::Done(_)),
+                "a locked row can be moved: {moved:?}"
+            );
+            vec![(from, None), (to, Some(body))]
+        });
+    }
+
+    /// How many writes were carried out.
+    pub fn effect_count(&self) -> usize {
+        self.effects.len()
+    }
+
+    /// The tree keeps all its promises.
+    pub fn check(&self) -> Report {
+        let report = check(&*self.store, &self.compare).unwrap();
+        assert_eq!(report.problems, []);
+        report
+    }
+
+    /// The store is sound, and whoever looks sees what the model says,
+    /// whichever way.
+    pub fn verify(&self) {
+        self.verify_rows();
+        let snapshot = self.world.snapshot();
+        let state = self.committed_state();
+        let rows = scan(&*self.store, &self.world, &snapshot, Direction::Backward).unwrap();
+        assert_eq!(rows, state);
+        for number in 0..KEYS {
+            let key = key(number);
+            let row = get(&*self.store, &self.world, &snapshot, &key).unwrap();
+            assert_eq!(row.map(|row| row.0).as_ref(), state.get(&key));
+        }
+    }
+
+    /// The store is sound, and a scan sees what the model says.
+    pub fn verify_rows(&self) {
+        self.check();
+        let snapshot = self.world.snapshot();
+        let rows = scan(&*self.store, &self.world, &snapshot, Direction::Forward).unwrap();
+        assert_eq!(rows, self.committed_state());
+    }
+
+    fn committed_state(&self) -> State {
+        let committed = self.store.committed();
+        self.state_of(|xid| committed.contains(&xid))
+    }
+
+    /// Each open session sees what was committed, and what it wrote itself.
+    pub fn verify_sessions(&self) {
+        for session in self.sessions.iter().filter(|session| session.is_open()) {
+            let snapshot = session.snapshot_after();
+            let state = self.state_of(|xid| {
+                use engine::mvcc::XidStatus::{Committed, Own};
+                matches!(session.status(xid), Own | Committed)
+            });
+            let rows = scan(&*self.store, session, &snapshot, Direction::Forward).unwrap();
+            assert_eq!(rows, state);
+        }
+    }
+}
+
+fn named<T: Transactions>(
+    versioned: &Versioned<'_, MemStore, Bytewise, T>,
+    snapshot: &impl Snapshot,
+    key: &[u8],
+) -> Option<VersionIdBuf> {
+    let mut batch = Batch::default();
+    versioned.get(key, snapshot, &mut batch).unwrap().then(|| {
+        let row = batch.row(0);
+        VersionIdBuf {
+            key: key.to_vec(),
+            sequence: row.head.sequence,
+            xmin: row.head.xmin,
+        }
+    })
+}
+
+/// Numbers for choices, from a seed: splitmix64.
+pub fn choices(mut seed: u64) -> impl FnMut(usize) -> usize + Send + 'static {
+    move |n| {
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
