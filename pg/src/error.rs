@@ -52,8 +52,8 @@ pub unsafe fn raise_engine(relation: pg_sys::Relation, error: Error) -> ! {
         Error::RowTooLarge { size, limit } => report(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             format!("row is too big for relation \"{name}\": size {size}, maximum size {limit}"),
-            "Use columns of types that can be stored out of line, such as text, \
-             or move rarely used columns to another table.",
+            "Values are not stored out of line yet, and a row has to fit on a page beside its \
+             fences. Keep long values in a heap table.",
         ),
         Error::Store(what) => report(
             PgSqlErrorCode::ERRCODE_IO_ERROR,
