@@ -32,7 +32,6 @@ pub unsafe extern "C-unwind" fn _PG_init() {
     unsafe {
         pg::wal::register();
         pg::shmem::install();
-        pg::guc::register();
         pg::handles::install();
         pg::ddl::install();
     }

@@ -1,13 +1,12 @@
 //! The one place that wraps PostgreSQL: pages in shared buffers, the WAL
 //! resource manager, snapshots and transaction status, rows and slots, errors,
-//! settings and shared memory. It stands above `engine` and `rowref`, whose
+//! and shared memory. It stands above `engine` and `rowref`, whose
 //! traits it implements, and below `am` and `index`, which see the server
 //! through it.
 
 pub mod ddl;
 pub mod error;
 mod ffi;
-pub mod guc;
 pub mod handles;
 pub mod handoff;
 pub mod memory;
