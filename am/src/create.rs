@@ -1,6 +1,7 @@
 //! The life of a table's storage: made, organized, emptied, copied.
 
 use crate::open::open;
+use crate::row_handle;
 use crate::row_id;
 use crate::table_am::TableAm;
 use pg::error::OrRaise;
@@ -71,6 +72,7 @@ pub unsafe extern "C-unwind" fn set_new_file<A: TableAm>(
     minimum_multixact: *mut pg_sys::MultiXactId,
 ) {
     pg::shmem::require_preloaded();
+    row_handle::storage_changes();
     // SAFETY: the server's arguments are live, and the file does not exist yet.
     unsafe {
         let layout = inherited::<A>(relation);
@@ -92,6 +94,7 @@ pub unsafe extern "C-unwind" fn truncate<A: TableAm>(relation: pg_sys::Relation)
     // SAFETY: the relation is open and locked exclusively.
     unsafe {
         let layout = inherited::<A>(relation);
+        row_handle::storage_changes();
         pg_sys::RelationTruncate(relation, 0);
         row_id::forget((*relation).rd_id);
         A::create(&RelationStore::new(relation), &layout, is_ordered(&layout)).or_raise(relation);

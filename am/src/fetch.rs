@@ -12,6 +12,7 @@ use pg::handoff::{Handed, RowFetch};
 use pg::slot;
 use pg::xact::ServerSnapshot;
 use pgrx::{pg_guard, pg_sys};
+use std::cell::RefCell;
 
 /// The `index_fetch_begin` callback.
 #[pg_guard]
@@ -99,27 +100,31 @@ unsafe fn by_handle<A: TableAm>(
     // SAFETY: the server's arguments are live.
     unsafe {
         let tid_copy = *tid;
-        let Some(id) = row_handle::resolve(relation, tid_copy) else {
+        let Some((id, near)) = row_handle::resolve(relation, tid_copy) else {
             slot::clear_any(slot);
             return false;
         };
         let table = open::<A>(relation);
-        let mut batch = Batch::default();
-        if !sees(&table, relation, id.as_ref(), snapshot, &mut batch) {
-            slot::clear_any(slot);
-            return false;
-        }
-        let row = batch.row(0);
-        slot::store(
-            slot,
-            table.layout(),
-            row.key,
-            row.payload,
-            row.head,
-            tid_copy,
-        );
-        (*slot).tts_tableOid = (*relation).rd_id;
-        true
+        // Room that is used again: this is called for each updated row.
+        thread_local!(static ROOM: RefCell<Batch> = RefCell::default());
+        ROOM.with_borrow_mut(|batch| {
+            batch.clear();
+            if !sees(&table, relation, id.as_ref(), near, snapshot, batch) {
+                slot::clear_any(slot);
+                return false;
+            }
+            let row = batch.row(0);
+            slot::store(
+                slot,
+                table.layout(),
+                row.key,
+                row.payload,
+                row.head,
+                tid_copy,
+            );
+            (*slot).tts_tableOid = (*relation).rd_id;
+            true
+        })
     }
 }
 
@@ -129,13 +134,14 @@ unsafe fn sees<A: TableAm>(
     table: &A,
     relation: pg_sys::Relation,
     id: VersionId<'_>,
+    near: BlockNumber,
     snapshot: pg_sys::Snapshot,
     batch: &mut Batch,
 ) -> bool {
     // SAFETY: a live snapshot.
     unsafe {
         if (*snapshot).snapshot_type == pg_sys::SnapshotType::SNAPSHOT_ANY {
-            return table.version(id, batch).or_raise(relation);
+            return table.version(id, near, batch).or_raise(relation);
         }
         let snapshot = ServerSnapshot::from_pg(snapshot, relation);
         if !table.get(id.key, &snapshot, batch).or_raise(relation) {
@@ -164,7 +170,14 @@ pub unsafe extern "C-unwind" fn satisfies_snapshot<A: TableAm>(
             xmin: row.head.xmin,
         };
         let table = open::<A>(relation);
-        sees(&table, relation, id, snapshot, &mut Batch::default())
+        sees(
+            &table,
+            relation,
+            id,
+            BlockNumber::NONE,
+            snapshot,
+            &mut Batch::default(),
+        )
     }
 }
 
@@ -188,7 +201,7 @@ pub unsafe extern "C-unwind" fn latest_tid<A: TableAm>(
     // SAFETY: a scan's relation is open and its snapshot live.
     unsafe {
         let relation = (*scan).rs_rd;
-        let Some(id) = row_handle::resolve(relation, *tid) else {
+        let Some((id, _)) = row_handle::resolve(relation, *tid) else {
             return;
         };
         let table = open::<A>(relation);

@@ -37,7 +37,11 @@ impl Iot {
             tree: &tree,
             transactions: &self.transactions,
         });
-        self.root.set(tree.known_root());
+        let root = tree.known_root();
+        if root != self.root.get() {
+            self.root.set(root);
+            self.layout.set_root_hint(root);
+        }
         result
     }
 }
@@ -46,12 +50,13 @@ impl TableAm for Iot {
     const NAME: &'static str = "iot";
 
     fn open(layout: Rc<TableLayout>, store: RelationStore) -> Iot {
+        let root = layout.root_hint();
         Iot {
             layout,
             // SAFETY: the store's relation is open as long as the store lives.
             transactions: unsafe { ServerTransactions::new(store.relation()) },
             store,
-            root: Cell::new(None),
+            root: Cell::new(root),
         }
     }
 
@@ -82,8 +87,11 @@ impl TableAm for Iot {
         })
     }
 
-    fn version(&self, id: VersionId<'_>, into: &mut Batch) -> Result<bool> {
-        self.versioned(|v| v.version(id, into))
+    fn version(&self, id: VersionId<'_>, near: BlockNumber, into: &mut Batch) -> Result<bool> {
+        self.versioned(|v| {
+            v.tree.look_near(near);
+            v.version(id, into)
+        })
     }
 
     fn step(
@@ -143,18 +151,29 @@ impl TableAm for Iot {
         &self,
         writer: Writer,
         id: VersionId<'_>,
+        near: BlockNumber,
         successor: Successor<'_>,
         crosscheck: Option<&ServerSnapshot<'_>>,
     ) -> Result<Outcome> {
         self.versioned(|v| {
+            v.tree.look_near(near);
             v.supersede(writer, id, successor, |head| {
                 crosscheck.is_none_or(|snapshot| snapshot.judge(head).sight == Sight::Seen)
             })
         })
     }
 
-    fn lock(&self, writer: Writer, id: VersionId<'_>, strength: Strength) -> Result<Outcome> {
-        self.versioned(|v| v.lock(writer, id, strength))
+    fn lock(
+        &self,
+        writer: Writer,
+        id: VersionId<'_>,
+        near: BlockNumber,
+        strength: Strength,
+    ) -> Result<Outcome> {
+        self.versioned(|v| {
+            v.tree.look_near(near);
+            v.lock(writer, id, strength)
+        })
     }
 
     fn rebuild(&self, into: &RelationStore, pause: impl FnMut()) -> Result<Rebuilt> {

@@ -127,6 +127,8 @@ struct Command<'c, A: TableAm> {
     relation: pg_sys::Relation,
     writer: Writer,
     tid: pg_sys::ItemPointerData,
+    /// Where the row was last seen.
+    near: BlockNumber,
     crosscheck: Option<ServerSnapshot<'c>>,
 }
 
@@ -169,8 +171,13 @@ impl<A: TableAm> Command<'_, A> {
         // SAFETY: the relation is open.
         unsafe {
             self.attempt(id.key, turn, || {
-                self.table
-                    .supersede(self.writer, id, successor, self.crosscheck.as_ref())
+                self.table.supersede(
+                    self.writer,
+                    id,
+                    self.near,
+                    successor,
+                    self.crosscheck.as_ref(),
+                )
             })
         }
     }
@@ -182,7 +189,11 @@ impl<A: TableAm> Command<'_, A> {
         turn: &mut Turn,
     ) -> Result<Written, Refusal> {
         // SAFETY: the relation is open.
-        unsafe { self.attempt(id.key, turn, || self.table.lock(self.writer, id, strength)) }
+        unsafe {
+            self.attempt(id.key, turn, || {
+                self.table.lock(self.writer, id, self.near, strength)
+            })
+        }
     }
 
     unsafe fn refuse(
@@ -227,14 +238,16 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
     unsafe {
         isolation::refuse_published(relation);
         let table = open::<A>(relation);
+        let named = row_handle::resolve(relation, *tid);
         let command = Command {
             table: &table,
             relation,
             writer: writer(cid),
             tid: *tid,
+            near: named.as_ref().map_or(BlockNumber::NONE, |(_, near)| *near),
             crosscheck: snapshot_of(crosscheck, relation),
         };
-        let Some(id) = row_handle::resolve(relation, *tid) else {
+        let Some((id, _)) = named else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
         };
         let successor = Successor {
@@ -286,14 +299,16 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
         *update_indexes = false;
         *lockmode = pg_sys::LockTupleMode::LockTupleNoKeyExclusive;
         let table = open::<A>(relation);
+        let named = row_handle::resolve(relation, *otid);
         let command = Command {
             table: &table,
             relation,
             writer: writer(cid),
             tid: *otid,
+            near: named.as_ref().map_or(BlockNumber::NONE, |(_, near)| *near),
             crosscheck: snapshot_of(crosscheck, relation),
         };
-        let Some(old) = row_handle::resolve(relation, *otid) else {
+        let Some((old, _)) = named else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
         };
         let (mut key, mut payload) = (Vec::new(), Vec::new());
@@ -427,14 +442,16 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
         let asked = *tid;
         slot::clear_any(slot);
         let table = open::<A>(relation);
+        let named = row_handle::resolve(relation, asked);
         let mut command = Command {
             table: &table,
             relation,
             writer: writer(cid),
             tid: asked,
+            near: named.as_ref().map_or(BlockNumber::NONE, |(_, near)| *near),
             crosscheck: None,
         };
-        let Some(mut id) = row_handle::resolve(relation, asked) else {
+        let Some((mut id, _)) = named else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
         };
         let strength = strength_of(mode);
@@ -449,7 +466,10 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
             match command.lock(id.as_ref(), strength, &mut turn) {
                 Ok(_) => {
                     let mut batch = Batch::default();
-                    if !table.version(id.as_ref(), &mut batch).or_raise(relation) {
+                    if !table
+                        .version(id.as_ref(), command.near, &mut batch)
+                        .or_raise(relation)
+                    {
                         pg::error::raise_with(
                             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                             "a row vanished while it was locked".into(),
@@ -476,6 +496,7 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
                     if next.key != id.key {
                         turn.step_aside();
                     }
+                    command.near = BlockNumber::NONE;
                     id = next;
                 }
                 Err(Refusal::Row(Outcome::Updated(head, None)))

@@ -48,8 +48,9 @@ pub trait TableAm: Sized + 'static {
     /// Copies the row that a snapshot sees under a key.
     fn get(&self, key: &[u8], snapshot: &ServerSnapshot<'_>, into: &mut Batch) -> Result<bool>;
 
-    /// Copies one named version, whatever became of it since.
-    fn version(&self, id: VersionId<'_>, into: &mut Batch) -> Result<bool>;
+    /// Copies one named version, whatever became of it since. It was last seen
+    /// `near`, which is a hint.
+    fn version(&self, id: VersionId<'_>, near: BlockNumber, into: &mut Batch) -> Result<bool>;
 
     /// Steps a cursor.
     fn step(
@@ -90,18 +91,25 @@ pub trait TableAm: Sized + 'static {
         written: &mut Vec<Written>,
     ) -> Result<usize>;
 
-    /// Puts a newer version on top of the one read. With a `crosscheck`
+    /// Puts a newer version on top of the one read, which was last seen `near`. With a `crosscheck`
     /// snapshot, that one has to see the version read.
     fn supersede(
         &self,
         writer: Writer,
         id: VersionId<'_>,
+        near: BlockNumber,
         successor: Successor<'_>,
         crosscheck: Option<&ServerSnapshot<'_>>,
     ) -> Result<Outcome>;
 
-    /// Takes a row lock.
-    fn lock(&self, writer: Writer, id: VersionId<'_>, strength: Strength) -> Result<Outcome>;
+    /// Takes a row lock on a version last seen `near`.
+    fn lock(
+        &self,
+        writer: Writer,
+        id: VersionId<'_>,
+        near: BlockNumber,
+        strength: Strength,
+    ) -> Result<Outcome>;
 
     /// Prunes, freezes and merges; `pause` is called with no lock held.
     fn vacuum(&self, pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed>;

@@ -117,7 +117,23 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
 
     /// The leaf that contains the target, share-locked.
     pub fn leaf(&self, target: Target<'_>) -> Result<S::Shared<'t>> {
-        self.leaf_shared(Goal::at(target), None, &mut Path::new())
+        let goal = Goal::at(target);
+        if let Some(block) = self.near.take() {
+            let guard = self.store.read(block)?;
+            if self.is_the_leaf(&guard, block, goal) {
+                return Ok(guard);
+            }
+        }
+        self.leaf_shared(goal, None, &mut Path::new())
+    }
+
+    /// Whether a page that was not come to by the tree is the goal's leaf.
+    fn is_the_leaf(&self, bytes: &[u8], block: BlockNumber, goal: Goal<'_>) -> bool {
+        Page::open(bytes, block).is_ok_and(|page| {
+            page.kind() == PageKind::Leaf
+                && !page.has(flag::INCOMPLETE_SPLIT)
+                && self.arrive(page, goal, Level::LEAF, false) == Arrival::Here
+        })
     }
 
     /// The leaf that contains the target, exclusively locked, without an
@@ -126,11 +142,17 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// Holds only that lock on return; on the way it may lock the parents of a
     /// page whose split it finishes.
     pub fn leaf_exclusive(&self, target: Target<'_>) -> Result<Leaf<'t, S>> {
+        let goal = Goal::at(target);
+        let mut path = Path::new();
+        if let Some(block) = self.near.take() {
+            let guard = self.store.lock(block)?;
+            if self.is_the_leaf(&guard, block, goal) {
+                return Ok(Leaf { guard, path });
+            }
+        }
         if let Some(leaf) = self.rightmost_exclusive(target)? {
             return Ok(leaf);
         }
-        let goal = Goal::at(target);
-        let mut path = Path::new();
         for _ in 0..RESTARTS_MAX {
             let found = self.descend(goal, Level::LEAF, &mut path)?;
             if let Some(guard) = self.settle(found, goal, Level::LEAF, &mut path)? {

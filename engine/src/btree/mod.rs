@@ -60,6 +60,8 @@ pub struct Tree<'t, S: PageStore, C: Compare> {
     pub compare: &'t C,
     root: Cell<Option<(BlockNumber, Level)>>,
     rightmost: Cell<Option<BlockNumber>>,
+    /// Where the next leaf asked for was last seen; used once.
+    near: Cell<Option<BlockNumber>>,
 }
 
 /// A leaf that nobody else sees, and the way that led to it.
@@ -108,6 +110,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             compare,
             root: Cell::new(None),
             rightmost: Cell::new(None),
+            near: Cell::new(None),
         }
     }
 
@@ -116,6 +119,13 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let tree = Self::new(store, compare);
         tree.root.set(root);
         tree
+    }
+
+    /// Says where the leaf that is asked for next was last seen. It is looked
+    /// at first, and taken if its kind and fences say that it is still the one
+    /// (rules 23 and 31); the block must lie within the relation.
+    pub fn look_near(&self, block: BlockNumber) {
+        self.near.set(Some(block).filter(|block| block.is_some()));
     }
 
     /// The root as far as this session knows it, to be handed to

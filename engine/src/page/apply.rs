@@ -446,9 +446,13 @@ fn insert_like(
         scratch,
         header.len() + middle.len() + shared + SLOT_BYTES,
     )?;
-    let old = scratch_copy(bytes, scratch);
+    // Only the cell is copied aside: this is what every update does.
+    let old = view(bytes);
     let like = old.slot(base as usize);
-    let body = LeafCell::decode(old.cell_bytes(like), like.key_below)
+    let raw = old.cell_bytes(like);
+    let aside = &mut scratch.bytes[..raw.len()];
+    aside.copy_from_slice(raw);
+    let body = LeafCell::decode(aside, like.key_below)
         .ok_or("a leaf cell cannot be read")?
         .body;
     if shared > body.len() {
@@ -458,7 +462,7 @@ fn insert_like(
         &body[..prefix as usize],
         &body[body.len() - suffix as usize..],
     );
-    // There is room already, so this does not need the scratch page it borrows.
+    // There is room already, so nothing below needs the scratch page.
     let size = header.len() + middle.len() + shared;
     let mut page = PageMut { bytes };
     let at = page.take(size, SLOT_BYTES)?;

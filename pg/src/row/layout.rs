@@ -1,7 +1,9 @@
 //! The layout of one table: its organization and its columns as they are now.
 
+use std::cell::Cell;
 use std::ptr::NonNull;
 
+use engine::{BlockNumber, Level};
 use pgrx::pg_sys;
 
 use super::attribute::{self, Attribute, Source};
@@ -22,6 +24,8 @@ pub struct TableLayout {
     /// Arena bytes that key columns may need beyond the bytes of the key; none
     /// if no column read from the key needs any.
     pub(super) arena_overhead: Option<usize>,
+    /// Where the table's tree had its root last.
+    root: Cell<Option<(BlockNumber, Level)>>,
     /// Holds the values in `missing`.
     _missing_memory: Option<Context>,
 }
@@ -149,6 +153,7 @@ impl TableLayout {
             key_offsets,
             payload_columns,
             arena_overhead,
+            root: Cell::new(None),
             _missing_memory: memory,
         }
     }
@@ -171,6 +176,18 @@ impl TableLayout {
     /// The table's columns, dropped ones included.
     pub fn attributes(&self) -> &[Attribute] {
         &self.attributes
+    }
+
+    /// Where the table's tree had its root when somebody in this process last
+    /// looked: a hint, verified by whoever uses it (rule 31). It is kept here
+    /// because a layout lives as long as what is known of a table's storage.
+    pub fn root_hint(&self) -> Option<(BlockNumber, Level)> {
+        self.root.get()
+    }
+
+    /// Notes where the root is.
+    pub fn set_root_hint(&self, root: Option<(BlockNumber, Level)>) {
+        self.root.set(root);
     }
 
     /// Whether rows that `descriptor` describes are read as this layout has it.
