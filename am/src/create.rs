@@ -95,6 +95,8 @@ pub unsafe extern "C-unwind" fn truncate<A: TableAm>(relation: pg_sys::Relation)
     unsafe {
         let layout = inherited::<A>(relation);
         row_handle::storage_changes();
+        // With it go the places in the tree that it remembers.
+        pg::row::forget((*relation).rd_id);
         pg_sys::RelationTruncate(relation, 0);
         row_id::forget((*relation).rd_id);
         A::create(&RelationStore::new(relation), &layout, is_ordered(&layout)).or_raise(relation);

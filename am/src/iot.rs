@@ -10,11 +10,10 @@ use engine::mvcc::vacuum::Vacuumed;
 use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
 use engine::mvcc::{Sight, Snapshot, Strength, VersionId, Versioned, Writer};
 use engine::store::PageStore;
-use engine::{BlockNumber, Level, Result};
-use pg::row::TableLayout;
+use engine::{BlockNumber, Result};
+use pg::row::{Places, TableLayout};
 use pg::store::RelationStore;
 use pg::xact::{ServerSnapshot, ServerTransactions};
-use std::cell::Cell;
 use std::rc::Rc;
 
 /// An open index-organized table.
@@ -22,8 +21,6 @@ pub struct Iot {
     layout: Rc<TableLayout>,
     store: RelationStore,
     transactions: ServerTransactions,
-    /// Where the tree's root was last; verified whenever it is used.
-    root: Cell<Option<(BlockNumber, Level)>>,
 }
 
 impl Iot {
@@ -32,15 +29,19 @@ impl Iot {
         &self,
         work: impl FnOnce(&Versioned<'_, RelationStore, TableLayout, ServerTransactions>) -> R,
     ) -> R {
-        let tree = Tree::with_root(&self.store, &*self.layout, self.root.get());
+        let places = self.layout.places();
+        let tree = Tree::with_root(&self.store, &*self.layout, places.root);
+        tree.append_near(places.rightmost);
         let result = work(&Versioned {
             tree: &tree,
             transactions: &self.transactions,
         });
-        let root = tree.known_root();
-        if root != self.root.get() {
-            self.root.set(root);
-            self.layout.set_root_hint(root);
+        let found = Places {
+            root: tree.known_root(),
+            rightmost: tree.known_rightmost(),
+        };
+        if found != places {
+            self.layout.set_places(found);
         }
         result
     }
@@ -50,13 +51,11 @@ impl TableAm for Iot {
     const NAME: &'static str = "iot";
 
     fn open(layout: Rc<TableLayout>, store: RelationStore) -> Iot {
-        let root = layout.root_hint();
         Iot {
             layout,
             // SAFETY: the store's relation is open as long as the store lives.
             transactions: unsafe { ServerTransactions::new(store.relation()) },
             store,
-            root: Cell::new(root),
         }
     }
 

@@ -121,6 +121,18 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         tree
     }
 
+    /// Where this session last appended behind all other entries, to be handed
+    /// to [`Tree::append_near`] of a later [`Tree`].
+    pub fn known_rightmost(&self) -> Option<BlockNumber> {
+        self.rightmost.get()
+    }
+
+    /// Says where an earlier [`Tree`] of this session last appended. It is
+    /// verified, and forgotten by the first entry that goes elsewhere.
+    pub fn append_near(&self, block: Option<BlockNumber>) {
+        self.rightmost.set(block);
+    }
+
     /// Says where the leaf that is asked for next was last seen. It is looked
     /// at first, and taken if its kind and fences say that it is still the one
     /// (rules 23 and 31); the block must lie within the relation.

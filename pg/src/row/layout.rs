@@ -24,10 +24,21 @@ pub struct TableLayout {
     /// Arena bytes that key columns may need beyond the bytes of the key; none
     /// if no column read from the key needs any.
     pub(super) arena_overhead: Option<usize>,
-    /// Where the table's tree had its root last.
-    root: Cell<Option<(BlockNumber, Level)>>,
+    /// Where things were in the table's tree when this process last looked.
+    places: Cell<Places>,
     /// Holds the values in `missing`.
     _missing_memory: Option<Context>,
+}
+
+/// Places in a table's tree: hints, verified by whoever uses them (rule 31).
+/// They are kept with the layout because it lives as long as what is known of
+/// a table's storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The root, and its height above the leaves.
+    pub root: Option<(BlockNumber, Level)>,
+    /// The leaf that was last appended to behind all other entries.
+    pub rightmost: Option<BlockNumber>,
 }
 
 /// The value of a column that a row does not have.
@@ -153,7 +164,7 @@ impl TableLayout {
             key_offsets,
             payload_columns,
             arena_overhead,
-            root: Cell::new(None),
+            places: Cell::default(),
             _missing_memory: memory,
         }
     }
@@ -178,16 +189,14 @@ impl TableLayout {
         &self.attributes
     }
 
-    /// Where the table's tree had its root when somebody in this process last
-    /// looked: a hint, verified by whoever uses it (rule 31). It is kept here
-    /// because a layout lives as long as what is known of a table's storage.
-    pub fn root_hint(&self) -> Option<(BlockNumber, Level)> {
-        self.root.get()
+    /// Where things were in the table's tree when this process last looked.
+    pub fn places(&self) -> Places {
+        self.places.get()
     }
 
-    /// Notes where the root is.
-    pub fn set_root_hint(&self, root: Option<(BlockNumber, Level)>) {
-        self.root.set(root);
+    /// Notes where things are.
+    pub fn set_places(&self, places: Places) {
+        self.places.set(places);
     }
 
     /// Whether rows that `descriptor` describes are read as this layout has it.

@@ -25,7 +25,7 @@ pub use compare::KeyOrder;
 pub use datum::{copy_datum, datum_bytes};
 pub use deform::{Arena, Cursor};
 pub use encode::{key_value, row_id_key};
-pub use layout::TableLayout;
+pub use layout::{Places, TableLayout};
 pub use organize::{KeyColumnSpec, Organization};
 
 use rowref::key::{EncodeKeyError, MalformedKey};
