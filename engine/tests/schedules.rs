@@ -1,7 +1,6 @@
 //! Schedules that once went wrong, each a story of its own.
 
 mod history;
-mod history_u;
 
 use engine::btree::Tree;
 use engine::btree::check::check;
@@ -12,29 +11,12 @@ use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::write::{Insertion, Outcome, Successor};
 use engine::mvcc::{Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
 use engine::page::cell::EntryKind;
+use history::{History, Order};
 use proptest::prelude::*;
-use std::cmp::Ordering;
 use std::sync::Arc;
 
-/// Keys that compare by a function, as numeric or collated text do.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unordered;
-
-impl Compare for Unordered {
-    fn ordered(&self) -> bool {
-        false
-    }
-    fn compare(&self, left: &[u8], right: &[u8]) -> Ordering {
-        left.cmp(right)
-    }
-    fn compare_bound(&self, key: &[u8], bound: &[u8], after: bool) -> Ordering {
-        Bytewise.compare_bound(key, bound, after)
-    }
-    fn separator(&self, _left: &[u8], right: &[u8], out: &mut Vec<u8>) {
-        out.clear();
-        out.extend_from_slice(right);
-    }
-}
+/// Keys that compare by a function.
+const UNORDERED: Order = Order { as_bytes: false };
 
 fn writer(session: &TestSession) -> Writer {
     Writer {
@@ -211,7 +193,7 @@ fn long_chain<C: Compare>(bench: &Bench<C>, behind: usize) {
 
 #[test]
 fn a_comparator_key_whose_leaves_were_merged_is_one_row() {
-    let bench = Bench::new(Unordered, 512);
+    let bench = Bench::new(UNORDERED, 512);
     long_chain(&bench, 0);
     for _ in 0..4 {
         bench.vacuum();
@@ -342,8 +324,8 @@ fn savepoints_that_lock_one_row_leave_one_lock() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
     #[test]
-    fn histories_of_comparator_keys(steps in history_u::steps(50..400)) {
-        let mut history = history_u::History::new(256);
+    fn histories_of_comparator_keys(steps in history::steps(50..400)) {
+        let mut history = History::ordered_by(UNORDERED, 256);
         for step in &steps {
             history.step(step);
         }

@@ -5,12 +5,13 @@
     reason = "each test file that includes this uses a part of it"
 )]
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::btree::Tree;
 use engine::btree::check::{Report, check};
-use engine::compare::Bytewise;
+use engine::btree::{Meta, Tree};
+use engine::compare::{Bytewise, Compare};
 use engine::mem::{Lsn, MemStore, TestSession, TestSnapshot, TestTransactions};
 use engine::mvcc::batch::Batch;
 use engine::mvcc::scan::{Direction, Place, Range};
@@ -18,7 +19,7 @@ use engine::mvcc::write::{Insertion, Outcome, Successor};
 use engine::mvcc::{Snapshot, Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
 use engine::page::cell::EntryKind;
 use engine::store::PageStore;
-use engine::{Result, Xid};
+use engine::{BlockNumber, Result, Xid};
 use proptest::prelude::*;
 
 /// Keys and their payloads, as a snapshot sees them.
@@ -91,9 +92,48 @@ struct Effect {
 pub struct History {
     pub store: Arc<MemStore>,
     pub world: TestTransactions,
-    pub compare: Bytewise,
+    pub compare: Order,
     sessions: Vec<TestSession>,
     effects: Vec<Effect>,
+}
+
+/// The order of a tree's keys: as bytes, or by a function that the pages know
+/// nothing of, as numeric or collated text compare. (The function says the same
+/// as the bytes would, so that the model need not know.)
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    pub as_bytes: bool,
+}
+
+impl Order {
+    /// The order that a tree was made with.
+    pub fn of<S: PageStore>(store: &S) -> Result<Order> {
+        let page = store.read(BlockNumber::META)?;
+        let as_bytes = Meta::decode(&page)?.ordered;
+        Ok(Order { as_bytes })
+    }
+}
+
+impl Compare for Order {
+    fn ordered(&self) -> bool {
+        self.as_bytes
+    }
+
+    fn compare(&self, left: &[u8], right: &[u8]) -> Ordering {
+        left.cmp(right)
+    }
+
+    fn compare_bound(&self, key: &[u8], bound: &[u8], after: bool) -> Ordering {
+        Bytewise.compare_bound(key, bound, after)
+    }
+
+    fn separator(&self, left: &[u8], right: &[u8], out: &mut Vec<u8>) {
+        if self.as_bytes {
+            return Bytewise.separator(left, right, out);
+        }
+        out.clear();
+        out.extend_from_slice(right);
+    }
 }
 
 /// Collects all rows that a snapshot sees.
@@ -103,7 +143,8 @@ pub fn scan<S: PageStore, T: Transactions>(
     snapshot: &impl Snapshot,
     direction: Direction,
 ) -> Result<State> {
-    let tree = Tree::new(store, &Bytewise);
+    let order = Order::of(store)?;
+    let tree = Tree::new(store, &order);
     let versioned = Versioned {
         tree: &tree,
         transactions,
@@ -147,7 +188,8 @@ pub fn get<S: PageStore, T: Transactions>(
     snapshot: &impl Snapshot,
     key: &[u8],
 ) -> Result<Option<(Vec<u8>, VersionIdBuf)>> {
-    let tree = Tree::new(store, &Bytewise);
+    let order = Order::of(store)?;
+    let tree = Tree::new(store, &order);
     let versioned = Versioned {
         tree: &tree,
         transactions,
@@ -168,18 +210,24 @@ pub fn get<S: PageStore, T: Transactions>(
 impl History {
     /// An empty tree in a recording store.
     pub fn new(page_size: usize) -> History {
+        History::ordered_by(Order { as_bytes: true }, page_size)
+    }
+
+    /// The same, of keys that compare so.
+    pub fn ordered_by(order: Order, page_size: usize) -> History {
         let store = Arc::new(MemStore::recording(page_size));
-        Tree::<MemStore, Bytewise>::create(&store, b"", true).unwrap();
+        Tree::<MemStore, Order>::create(&store, b"", order.as_bytes).unwrap();
         let world = TestTransactions::logged_in(Arc::clone(&store));
         History::over(store, world, Vec::new())
     }
 
     fn over(store: Arc<MemStore>, world: TestTransactions, effects: Vec<Effect>) -> History {
+        let compare = Order::of(&*store).unwrap();
         History {
             sessions: (0..SESSIONS).map(|_| world.session()).collect(),
             store,
             world,
-            compare: Bytewise,
+            compare,
             effects,
         }
     }
@@ -314,7 +362,7 @@ impl History {
         &mut self,
         session: u8,
         write: impl FnOnce(
-            &Versioned<'_, MemStore, Bytewise, TestSession>,
+            &Versioned<'_, MemStore, Order, TestSession>,
             Writer,
             &TestSnapshot,
         ) -> Vec<(Vec<u8>, Option<Vec<u8>>)>,
@@ -463,7 +511,7 @@ impl History {
 }
 
 fn named<T: Transactions>(
-    versioned: &Versioned<'_, MemStore, Bytewise, T>,
+    versioned: &Versioned<'_, MemStore, Order, T>,
     snapshot: &impl Snapshot,
     key: &[u8],
 ) -> Option<VersionIdBuf> {
