@@ -218,11 +218,15 @@ impl History {
         let store = Arc::new(MemStore::recording(page_size));
         Tree::<MemStore, Order>::create(&store, b"", order.as_bytes).unwrap();
         let world = TestTransactions::logged_in(Arc::clone(&store));
-        History::over(store, world, Vec::new())
+        History::over(order, store, world, Vec::new())
     }
 
-    fn over(store: Arc<MemStore>, world: TestTransactions, effects: Vec<Effect>) -> History {
-        let compare = Order::of(&*store).unwrap();
+    fn over(
+        compare: Order,
+        store: Arc<MemStore>,
+        world: TestTransactions,
+        effects: Vec<Effect>,
+    ) -> History {
         History {
             sessions: (0..SESSIONS).map(|_| world.session()).collect(),
             store,
@@ -236,7 +240,7 @@ impl History {
     pub fn recovered(&self, store: MemStore) -> History {
         let store = Arc::new(store);
         let world = self.world.after_crash(Arc::clone(&store));
-        History::over(store, world, self.effects.clone())
+        History::over(self.compare, store, world, self.effects.clone())
     }
 
     /// What those see who see just these transactions' effects.
