@@ -113,7 +113,7 @@ pub unsafe fn of_relation<E: From<Error>>(
     sweep();
     let cache = cache();
     // SAFETY: the relation is open.
-    let (relation, file) = unsafe { ((*table).rd_id.to_u32(), (*table).rd_node.relNode.to_u32()) };
+    let (relation, file) = unsafe { ((*table).rd_id.to_u32(), crate::store::file_number(table)) };
     if let Some((of_file, layout)) = cache.current.borrow().get(&relation)
         && *of_file == file
     {
