@@ -1,6 +1,7 @@
 //! Fetching single rows: by hand-off from an index scan, and by handle.
 
 use crate::isolation;
+use crate::modify::handle_of;
 use crate::open::open;
 use crate::row_handle;
 use crate::table_am::TableAm;
@@ -191,8 +192,8 @@ pub unsafe extern "C-unwind" fn tid_valid(
     unsafe { row_handle::resolve((*scan).rs_rd, *tid).is_some() }
 }
 
-/// The `tuple_get_latest_tid` callback: the handle of the version that the
-/// scan's snapshot sees under the key of the one named.
+/// The `tuple_get_latest_tid` callback: the handle of the newest version of the
+/// named row that the scan's snapshot sees.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn latest_tid<A: TableAm>(
     scan: pg_sys::TableScanDesc,
@@ -206,10 +207,9 @@ pub unsafe extern "C-unwind" fn latest_tid<A: TableAm>(
         };
         let table = open::<A>(relation);
         let snapshot = ServerSnapshot::from_pg((*scan).rs_snapshot, relation);
-        let mut batch = Batch::default();
-        if table.get(&id.key, &snapshot, &mut batch).or_raise(relation) {
-            let row = batch.row(0);
-            *tid = row_handle::lease(relation, row.key, row.head, BlockNumber(batch.block));
+        let latest = table.latest(id.as_ref(), &snapshot).or_raise(relation);
+        if latest != id {
+            *tid = handle_of(relation, latest.as_ref(), BlockNumber::NONE);
         }
     }
 }

@@ -8,7 +8,7 @@ use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::vacuum::Vacuumed;
 use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
-use engine::mvcc::{Sight, Snapshot, Strength, VersionId, Versioned, Writer};
+use engine::mvcc::{Sight, Snapshot, Strength, VersionId, VersionIdBuf, Versioned, Writer};
 use engine::store::PageStore;
 use engine::{BlockNumber, Result};
 use pg::row::{Places, TableLayout};
@@ -182,6 +182,10 @@ impl TableAm for Iot {
         let rebuilt = self.versioned(|v| v.rebuild(&mut bulk, pause))?;
         bulk.finish()?;
         Ok(rebuilt)
+    }
+
+    fn latest(&self, id: VersionId<'_>, snapshot: &ServerSnapshot<'_>) -> Result<VersionIdBuf> {
+        self.versioned(|v| v.latest(id, snapshot))
     }
 
     fn vacuum(&self, pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed> {

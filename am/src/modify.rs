@@ -88,7 +88,11 @@ impl Failure {
     }
 }
 
-unsafe fn handle_of(
+/// The handle of a version that was found on the way along an update chain.
+///
+/// # Safety
+/// The relation is open.
+pub unsafe fn handle_of(
     relation: pg_sys::Relation,
     id: VersionId<'_>,
     block: BlockNumber,

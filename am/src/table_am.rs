@@ -7,7 +7,7 @@ use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::vacuum::Vacuumed;
 use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
-use engine::mvcc::{Strength, VersionId, Writer};
+use engine::mvcc::{Strength, VersionId, VersionIdBuf, Writer};
 use engine::store::PageStore;
 use engine::{BlockNumber, Xid};
 use pg::row::TableLayout;
@@ -47,6 +47,10 @@ pub trait TableAm: Sized + 'static {
 
     /// Copies the row that a snapshot sees under a key.
     fn get(&self, key: &[u8], snapshot: &ServerSnapshot<'_>, into: &mut Batch) -> Result<bool>;
+
+    /// The newest version of a row that a snapshot sees, from a named version
+    /// on along its update chain.
+    fn latest(&self, id: VersionId<'_>, snapshot: &ServerSnapshot<'_>) -> Result<VersionIdBuf>;
 
     /// Copies one named version, whatever became of it since. It was last seen
     /// `near`, which is a hint.

@@ -50,6 +50,8 @@ pub struct Chain {
     /// The next newer one of those that end the row or change its key: what a
     /// KEY SHARE lock has to mind, of however many updates in between.
     pub newer_key: Newer,
+    /// Where the row goes on: at `newer`, or where that one moved to.
+    pub next: Option<VersionIdBuf>,
     /// Row locks met whose holders have ended.
     pub ended_locks: usize,
     /// The newest version's number, aborted ones included.
@@ -148,6 +150,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             named: None,
             newer: Newer::None,
             newer_key: Newer::None,
+            next: None,
             ended_locks: 0,
             newest: None,
             insert_at: start,
@@ -227,6 +230,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             Some((head, XidStatus::InProgress, _)) => Newer::InProgress(head),
             Some((head, _, target)) => Newer::Committed(head, target),
         };
+        chain.next = newer.as_ref().and_then(|(_, _, target)| target.clone());
         chain.newer = as_newer(newer);
         chain.newer_key = as_newer(newer_key);
         chain.key_below = chain.insert_at < page.slot_count()

@@ -4,7 +4,7 @@
 //! for whom, lets go of everything, waits, and comes again (rule 10).
 
 use super::chain::{Chain, Newer};
-use super::{Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
+use super::{Sight, Snapshot, Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
 use crate::btree::{Leaf, NewEntry, Target, search};
 use crate::compare::Compare;
 use crate::error::{Error, Result};
@@ -203,6 +203,27 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         };
         self.put_entry(leaf, head, id.key, &body, None, RecordKind::Lock)?;
         Ok(done)
+    }
+
+    /// The newest version of a row that a snapshot sees, from a named version
+    /// on: followed version by version, and across moves (rule 3). A row that
+    /// was born under the key later is another one.
+    pub fn latest(&self, id: VersionId<'_>, snapshot: &impl Snapshot) -> Result<VersionIdBuf> {
+        let mut latest = id.to_buf();
+        loop {
+            let key = latest.key.clone();
+            let leaf = self.tree.leaf_exclusive(Target::Before(&key))?;
+            let chain = self.chain(&leaf, &key, Some(latest.as_ref()))?;
+            let (Newer::Own(head) | Newer::InProgress(head) | Newer::Committed(head, _)) =
+                chain.newer
+            else {
+                return Ok(latest);
+            };
+            match chain.next {
+                Some(next) if snapshot.judge(head).sight == Sight::Seen => latest = next,
+                _ => return Ok(latest),
+            }
+        }
     }
 
     /// Ends a speculative insertion: keeps the row, or takes it back.
