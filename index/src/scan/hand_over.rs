@@ -208,6 +208,8 @@ impl TupleWriter {
                 KeyValue::Int4(value) => tuple[at..at + 4].copy_from_slice(&value.to_le_bytes()),
                 KeyValue::UInt4(value) => tuple[at..at + 4].copy_from_slice(&value.to_le_bytes()),
                 KeyValue::Int8(value) => tuple[at..at + 8].copy_from_slice(&value.to_le_bytes()),
+                // The word of a type that only its operator class can order.
+                KeyValue::Bytes(word) => tuple[at..at + word.len()].copy_from_slice(word),
                 other => unreachable!("{other:?} is no word of a lossless column"),
             }
         }

@@ -35,6 +35,7 @@ fn order() -> KeyOrder {
         lossless: true,
         length,
         by_value: true,
+        plain: false,
         align: length as u8,
     };
     KeyOrder::new(Organization::Key {

@@ -296,7 +296,7 @@ unsafe fn push_comparator(spec: &KeyColumnSpec, value: pg_sys::Datum, out: &mut 
         match spec.length {
             -1 => {
                 let contents = contents(value);
-                if contents.len() < SHORT_BYTES_MAX {
+                if contents.len() < SHORT_BYTES_MAX && !spec.plain {
                     out.push(short_header(contents.len() + 1));
                 } else {
                     out.extend_from_slice(&long_header(contents.len() + HEADER_BYTES));

@@ -55,6 +55,9 @@ pub struct KeyColumnSpec {
     pub length: i16,
     /// Whether the datum is the value.
     pub by_value: bool,
+    /// Whether the type's functions insist on a long varlena header (`PLAIN`
+    /// storage: oidvector, int2vector).
+    pub plain: bool,
     /// Alignment of values in bytes.
     pub align: u8,
 }
@@ -97,6 +100,7 @@ const BIT_NULLS_FIRST: u8 = 2;
 const BIT_NULLABLE: u8 = 4;
 const BIT_LOSSLESS: u8 = 8;
 const BIT_BY_VALUE: u8 = 16;
+const BIT_PLAIN: u8 = 32;
 
 /// Numbers of forms in the stored description; they must never change.
 const FORMS: [ColumnForm; 12] = [
@@ -279,6 +283,9 @@ unsafe fn column_of(column: &pg_sys::FormData_pg_attribute, source: KeySource) -
         lossless,
         length: column.attlen,
         by_value: column.attbyval,
+        // The type's storage, for the column's may be altered at any time.
+        // SAFETY: as above.
+        plain: unsafe { pg_sys::get_typstorage(column.atttypid) } as u8 == b'p',
         align: align_bytes(column.attalign),
     }
 }
@@ -347,7 +354,8 @@ impl From<&KeyColumnSpec> for StoredColumn {
                 | bit(column.nulls_first, BIT_NULLS_FIRST)
                 | bit(column.nullable, BIT_NULLABLE)
                 | bit(column.lossless, BIT_LOSSLESS)
-                | bit(column.by_value, BIT_BY_VALUE),
+                | bit(column.by_value, BIT_BY_VALUE)
+                | bit(column.plain, BIT_PLAIN),
             length: column.length,
             align: column.align,
         }
@@ -388,6 +396,7 @@ impl TryFrom<&StoredColumn> for KeyColumnSpec {
             lossless: has(BIT_LOSSLESS),
             length: stored.length,
             by_value: has(BIT_BY_VALUE),
+            plain: has(BIT_PLAIN),
             align: stored.align,
         })
     }

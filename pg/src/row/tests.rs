@@ -78,6 +78,7 @@ fn spec(number: usize, of: Type, descending: bool) -> KeyColumnSpec {
         lossless: true,
         length: shape.length,
         by_value: shape.by_value,
+        plain: false,
         align: shape.align,
     }
 }

@@ -10,7 +10,7 @@ declare
   n int; k int; op text; pivot text; plan text; expected text[]; found text[]; bad text = '';
 begin
   execute format('create temp table ref (v %s) using heap', type);
-  execute format('insert into ref select distinct on (v) v from (select (%s)) x (v) where v is not null order by v', expression);
+  execute format('insert into ref select distinct on (v) v from (select (%s)::%s) x (v) where v is not null order by v', expression, type);
   get diagnostics n = row_count;
   execute format('create table o (v %s primary key, n int) using %I', type, am);
   insert into o select v, row_number() over () from ref order by random();
@@ -121,7 +121,7 @@ select differences(:'am', 'short', 'unnest(array['''', ''a'', ''ab'', ''B'', ''Ã
 -- Several columns, ordered forms and comparators mixed.
 create table m (a text collate "C", b numeric, c int2, d bytea, e timestamptz, w int, primary key (a, b, c, d, e)) using :am;
 create table r (like m) using heap;
-insert into r select distinct on (1, 2, 3, 4, 5) substr('aab', 1, (random() * 3)::int), (random() * 2)::numeric(3, 1), random() * 3 - 1,
+insert into r select distinct on (1, 2, 3, 4, 5) substr('aab', 1, (random() * 3)::int), (random() * 2)::numeric(3, 1), (random() * 3 - 1)::int2,
   substr('\x000100'::bytea, 1, (random() * 3)::int), timestamptz '2000-01-01 UTC' + round(random() * 2) * interval '1 day', 7
   from generate_series(1, 3000);
 insert into m select * from r order by random();

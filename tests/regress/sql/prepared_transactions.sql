@@ -1,0 +1,35 @@
+-- A prepared transaction keeps its row locks and versions until somebody ends
+-- it; who comes in between waits, here for no longer than a tenth of a second.
+set lock_timeout = '100ms';
+create table t (k int primary key, v int) using :am;
+insert into t values (1, 10), (2, 20);
+begin; select * from t where k = 1 for update; prepare transaction 'rowref';
+select * from t where k = 1 for key share nowait;
+select * from t order by k for update skip locked;
+update t set v = 0 where k = 1;
+vacuum t;
+commit prepared 'rowref';
+select * from t where k = 1 for update nowait;
+begin; select * from t where k = 1 for key share; prepare transaction 'rowref';
+update t set v = v + 1 where k = 1;
+update t set k = 5 where k = 1;
+delete from t where k = 1;
+rollback prepared 'rowref';
+delete from t where k = 1;
+insert into t values (1, 10);
+begin; update t set v = v + 1 where k = 1; insert into t values (3, 30); update t set k = 4 where k = 2; prepare transaction 'rowref';
+vacuum t;
+select * from t order by k;
+insert into t values (3, 33);
+insert into t values (4, 44);
+insert into t values (2, 22);
+update t set v = 0 where k = 2;
+select * from t order by k for update skip locked;
+commit prepared 'rowref';
+select * from t order by k;
+begin; savepoint a; update t set v = v + 1 where k = 1; release a; savepoint b; delete from t where k = 3; rollback to b; prepare transaction 'rowref';
+delete from t where k = 3;
+delete from t where k = 1;
+rollback prepared 'rowref';
+vacuum t;
+select * from t order by k;
