@@ -47,6 +47,7 @@ impl Options {
         .set("fsync", "off")
         // A standby that is slower than the load must still find its WAL.
         .set("wal_keep_size", "2GB")
+        .set("max_prepared_transactions", "10")
     }
 
     /// For measuring and for use: the server's own defaults.
