@@ -31,6 +31,26 @@ pub(super) struct Found {
     pub as_root: bool,
 }
 
+/// Steps to the right along one level. Links that damage has closed to a
+/// circle would otherwise be followed for ever.
+#[derive(Default)]
+struct Steps(u32);
+
+impl Steps {
+    /// Takes one. More of them than there are pages lead nowhere; how many
+    /// there are is asked only once there is a suspicion.
+    fn take(&mut self, store: &impl PageStore, from: BlockNumber) -> Result<()> {
+        self.0 += 1;
+        if self.0.is_multiple_of(256) && self.0 > store.block_count()? {
+            return Err(Error::corrupt(
+                from,
+                "its right link leads back to it or to no end",
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// Judges a page on a level. Every live page with low <= goal < high is
     /// the one looked for, however it was reached.
@@ -89,6 +109,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                 }
                 continue;
             }
+            let mut steps = Steps::default();
             while at > level {
                 let guard = self.store.read(block)?;
                 let page = Page::open(&guard, block)?;
@@ -97,7 +118,10 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                         self.root.set(None);
                         continue 'restart;
                     }
-                    Arrival::Right(next) => block = next,
+                    Arrival::Right(next) => {
+                        steps.take(self.store, block)?;
+                        block = next;
+                    }
                     Arrival::Here => {
                         path.remember(at, block);
                         if page.slot_count() == 0 {
@@ -176,6 +200,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             mut block,
             mut as_root,
         } = found;
+        let mut steps = Steps::default();
         loop {
             let mut guard = self.store.lock(block)?;
             let page = Page::open(&guard, block)?;
@@ -189,7 +214,10 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                 self.finish_split(&mut guard, path)?;
             }
             match arrival {
-                Arrival::Right(next) => block = next,
+                Arrival::Right(next) => {
+                    steps.take(self.store, block)?;
+                    block = next;
+                }
                 _ => return Ok(Some(guard)),
             }
             as_root = false;
@@ -262,13 +290,17 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                 },
                 None => self.descend(goal, Level::LEAF, path)?,
             };
+            let mut steps = Steps::default();
             loop {
                 let guard = self.store.read(found.block)?;
                 let page = Page::open(&guard, found.block)?;
                 match self.arrive(page, goal, Level::LEAF, found.as_root) {
                     Arrival::Here => return Ok(guard),
                     Arrival::Lost => break,
-                    Arrival::Right(next) => found.block = next,
+                    Arrival::Right(next) => {
+                        steps.take(self.store, found.block)?;
+                        found.block = next;
+                    }
                 }
                 found.as_root = false;
             }
