@@ -71,6 +71,7 @@ impl TableAm for Iot {
         self.versioned(|v| v.is_empty())
     }
 
+    #[inline]
     fn layout(&self) -> &Rc<TableLayout> {
         &self.layout
     }

@@ -5,7 +5,7 @@ use crate::open::open_with;
 use crate::parallel;
 use crate::row_handle;
 use crate::table_am::TableAm;
-use engine::mvcc::batch::Batch;
+use engine::mvcc::batch::{Batch, Row};
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::scan::{Direction, Range};
 use pg::error::OrRaise;
@@ -47,6 +47,7 @@ pub struct ScanState<A: TableAm> {
 ///
 /// # Safety
 /// `scan` was made by [`begin`] and has not ended.
+#[inline(always)]
 pub unsafe fn state_of<'s, A: TableAm>(scan: pg_sys::TableScanDesc) -> &'s mut ScanState<A> {
     // SAFETY: `begin` made the descriptor, whose first member is the base.
     unsafe {
@@ -153,7 +154,10 @@ pub unsafe extern "C-unwind" fn rescan<A: TableAm>(
 }
 
 /// The `scan_getnextslot` callback.
-#[pg_guard]
+///
+/// Not guarded: while rows of the leaf at hand are left and need no handles,
+/// nothing here raises, calls the server or panics, and a guard would cost a
+/// good part of what the row does. Everything else is behind [`next_leaf`].
 pub unsafe extern "C-unwind" fn next<A: TableAm>(
     scan: pg_sys::TableScanDesc,
     direction: pg_sys::ScanDirection::Type,
@@ -162,18 +166,45 @@ pub unsafe extern "C-unwind" fn next<A: TableAm>(
     // SAFETY: made by `begin`; the slot is of our own kind, as
     // `slot_callbacks` told the executor.
     unsafe {
+        let state = state_of::<A>(scan);
+        if !state.handles
+            && (*scan).rs_parallel.is_null()
+            && state.cursor.step_in_batch(direction_of(direction))
+            && let Some(row) = state.cursor.row()
+        {
+            store(scan, slot, &state.table, row, row_handle::nobody());
+            return true;
+        }
+        next_leaf::<A>(scan, direction, slot)
+    }
+}
+
+#[inline(always)]
+fn direction_of(direction: pg_sys::ScanDirection::Type) -> Direction {
+    if direction == pg_sys::ScanDirection::BackwardScanDirection {
+        Direction::Backward
+    } else {
+        Direction::Forward
+    }
+}
+
+/// [`next`] where a leaf has to be read, a handle leased, or other processes
+/// asked.
+#[pg_guard]
+unsafe extern "C-unwind" fn next_leaf<A: TableAm>(
+    scan: pg_sys::TableScanDesc,
+    direction: pg_sys::ScanDirection::Type,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: as for `next`.
+    unsafe {
         let relation = (*scan).rs_rd;
         let pscan = (*scan).rs_parallel;
         let state = state_of::<A>(scan);
         let (row, block) = if pscan.is_null() {
-            let direction = if direction == pg_sys::ScanDirection::BackwardScanDirection {
-                Direction::Backward
-            } else {
-                Direction::Forward
-            };
             if !state
                 .table
-                .step(&mut state.cursor, &state.snapshot, direction)
+                .step(&mut state.cursor, &state.snapshot, direction_of(direction))
                 .or_raise(relation)
             {
                 slot::clear_any(slot);
@@ -200,18 +231,30 @@ pub unsafe extern "C-unwind" fn next<A: TableAm>(
         } else {
             row_handle::nobody()
         };
-        slot::store_borrowed(
-            slot,
-            state.table.layout(),
-            row.key,
-            row.payload,
-            row.head,
-            tid,
-        );
+        store(scan, slot, &state.table, row, tid);
+        true
+    }
+}
+
+/// Shows a row of the scan's batch, and counts it.
+///
+/// # Safety
+/// As for [`next`]; the row stays where it is until the next call.
+#[inline(always)]
+unsafe fn store<A: TableAm>(
+    scan: pg_sys::TableScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+    table: &A,
+    row: Row<'_>,
+    tid: pg_sys::ItemPointerData,
+) {
+    // SAFETY: the caller's promise; the relation is open.
+    unsafe {
+        slot::store_borrowed(slot, table.layout(), row.key, row.payload, row.head, tid);
+        let relation = (*scan).rs_rd;
         (*slot).tts_tableOid = (*relation).rd_id;
         if !(*relation).pgstat_info.is_null() {
             (*(*relation).pgstat_info).t_counts.t_tuples_returned += 1;
         }
-        true
     }
 }

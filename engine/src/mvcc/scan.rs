@@ -5,15 +5,15 @@
 //! it goes on to skips it: so each key is judged once, whole, whichever way
 //! the scan runs.
 
-use super::batch::Batch;
+use super::batch::{Batch, Prefix};
 use super::read::{Found, goes_on, learn, newest_seen, same_key_follows};
 use super::{Sight, Snapshot, Transactions, Versioned};
 use crate::btree::{Target, search};
 use crate::compare::Compare;
-use crate::error::Result;
-use crate::page::cell::EntryKind;
+use crate::error::{Error, Result};
+use crate::page::cell::{EntryKind, LeafCell};
 use crate::page::{Page, PageKind, Position, PositionBuf};
-use crate::store::{Hint, PageStore};
+use crate::store::{Hint, LSN_BYTES, PageStore};
 use crate::types::{BlockNumber, Sequence};
 use std::cmp::Ordering;
 
@@ -336,6 +336,11 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     }
 }
 
+#[cold]
+fn unreadable(block: BlockNumber) -> Error {
+    Error::corrupt(block, "a leaf entry cannot be read")
+}
+
 /// Copies what a snapshot sees of a page's slots. If `whole`, the last key may
 /// go on beyond the page: it is then returned with the sequence it goes on at,
 /// unless its version was found.
@@ -351,7 +356,7 @@ fn copy_slots<'p, C: Compare>(
     batch: &mut Batch,
     hints: &mut Vec<Hint>,
 ) -> Result<Option<(&'p [u8], Sequence)>> {
-    let prefix = page.prefix();
+    let prefix = Prefix::new(page.prefix());
     let mut slot = from;
     // A key that began on a page to the left is its owner's affair.
     if slot == 0
@@ -362,35 +367,50 @@ fn copy_slots<'p, C: Compare>(
             slot += 1;
         }
     }
+    // Whether a version of the key at hand was seen, and of the last one.
+    let mut decided = false;
     let mut decided_last = false;
     while slot < to {
-        // One key: judge its versions, newest first, until one is seen.
-        let first = slot;
-        let mut decided = false;
-        loop {
-            let cell = page.leaf_cell(slot, block)?;
-            if !decided && cell.head.is_version() {
-                let judgement = snapshot.judge(cell.head);
-                learn(hints, slot, cell.head, judgement);
-                if judgement.sight == Sight::Seen {
-                    decided = true;
-                    if cell.head.kind() == EntryKind::Put {
-                        let suffix = match cell.suffix {
-                            Some(suffix) => suffix,
-                            None => page.suffix(slot, block)?,
-                        };
-                        batch.push(prefix, suffix, cell.body, cell.head);
+        let at = page.slot(slot);
+        if decided && at.key_below {
+            // An older version, with one older still behind it.
+            slot += 1;
+            continue;
+        }
+        let bytes = page.cell_bytes(at);
+        let Some(cell) = LeafCell::decode(bytes, at.key_below) else {
+            return Err(unreadable(block));
+        };
+        let is_version = cell.head.is_version();
+        if !decided && is_version {
+            let judgement = snapshot.judge(cell.head);
+            learn(hints, slot, cell.head, judgement);
+            decided = judgement.sight == Sight::Seen;
+            if decided && cell.head.kind() == EntryKind::Put {
+                match cell.suffix {
+                    Some(suffix) => {
+                        // The key's rest and the payload are the cell's end, and
+                        // the page goes on behind it.
+                        let len = suffix.len() + cell.body.len();
+                        let start = at.offset as usize + bytes.len() - len - LSN_BYTES;
+                        let rest = &page.bytes()[start..];
+                        batch.push_cell(&prefix, rest, suffix.len(), cell.body.len(), cell.head);
                     }
+                    None => batch.push(
+                        page.prefix(),
+                        page.suffix(slot, block)?,
+                        cell.body,
+                        cell.head,
+                    ),
                 }
             }
-            let more = same_key_follows(page, block, slot, cell.head)?;
-            slot += 1;
-            if !more || slot >= to {
-                break;
-            }
         }
-        decided_last = decided && slot >= to;
-        debug_assert!(slot > first);
+        decided_last = decided;
+        // Nearly always the key has this one entry, and nothing more is read.
+        if !at.key_below && (is_version || !same_key_follows(page, block, slot, cell.head)?) {
+            decided = false;
+        }
+        slot += 1;
     }
     let last = page
         .high()

@@ -122,7 +122,10 @@ pub struct LeafCell<'p> {
 
 impl<'p> LeafCell<'p> {
     /// Decodes a cell's bytes; `None` if they are not one.
-    #[inline]
+    ///
+    /// Always inlined: a scan does this for every row, and what it does not
+    /// look at then costs nothing.
+    #[inline(always)]
     pub fn decode(bytes: &'p [u8], key_below: bool) -> Option<LeafCell<'p>> {
         let (&flags, rest) = bytes.split_first()?;
         if flags & KIND > EntryKind::Lock as u8 {
@@ -228,9 +231,21 @@ pub fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Takes an LEB128 number off the front.
-#[inline]
+/// Takes an LEB128 number off the front. Nearly all of them are below 128, so
+/// the loop for the others stays out of the way.
+#[inline(always)]
 pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    match bytes.split_first() {
+        Some((&byte, rest)) if byte & 0x80 == 0 => {
+            *bytes = rest;
+            Some(u64::from(byte))
+        }
+        _ => take_long_varint(bytes),
+    }
+}
+
+#[inline(never)]
+fn take_long_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;

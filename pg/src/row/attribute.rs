@@ -1,6 +1,7 @@
 //! What must be known of a column to find it in a row without the catalogs.
 
 use pgrx::pg_sys;
+use rowref::key::ColumnForm;
 
 /// Where a column's value is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,62 @@ pub struct Attribute {
     /// Its offset in the payload when no column before it is null; -1 when a
     /// column of varying length comes first.
     pub cached_offset: i32,
+    /// The short way to it, if there is one.
+    pub direct: Direct,
+}
+
+/// How to read a column in one step from a row that has all columns asked for
+/// and no null: nearly all columns of nearly all rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direct {
+    /// There is none.
+    No,
+    /// A number at a known place in every key.
+    Key(KeyNumber),
+    /// A value of fixed width at `cached_offset`, passed by value.
+    Value,
+    /// A varlena at `cached_offset`; columns behind it have no known place.
+    Varlena,
+}
+
+/// A number in the key, big-endian, that some bits have to be flipped in to be
+/// the datum's: its sign, because bytes sort without one, and all of them in a
+/// descending column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyNumber {
+    offset: u16,
+    width: u8,
+    flip: u64,
+}
+
+impl KeyNumber {
+    /// Of a column that begins at `offset`; `None` for forms that are not just
+    /// that.
+    pub(super) fn of(form: ColumnForm, descending: bool, offset: u32) -> Option<KeyNumber> {
+        let sign = match form {
+            ColumnForm::Int2 => 1 << 15,
+            ColumnForm::Int4 => 1 << 31,
+            ColumnForm::Int8 => 1 << 63,
+            ColumnForm::UInt4 => 0,
+            _ => return None,
+        };
+        Some(KeyNumber {
+            offset: u16::try_from(offset).ok()?,
+            width: form.width_bytes()? as u8,
+            flip: sign ^ if descending { u64::MAX } else { 0 },
+        })
+    }
+
+    /// The number, as wide as a datum; `None` if the key ends before it does.
+    #[inline(always)]
+    pub(super) fn read(self, key: &[u8]) -> Option<i64> {
+        let bytes = key.get(usize::from(self.offset)..)?;
+        Some(match self.width {
+            2 => i64::from((u16::from_be_bytes(*bytes.first_chunk()?) ^ self.flip as u16) as i16),
+            4 => i64::from((u32::from_be_bytes(*bytes.first_chunk()?) ^ self.flip as u32) as i32),
+            _ => (u64::from_be_bytes(*bytes.first_chunk()?) ^ self.flip) as i64,
+        })
+    }
 }
 
 impl Attribute {
@@ -51,6 +108,7 @@ impl Attribute {
             has_missing: form.atthasmissing,
             source: Source::Payload(0),
             cached_offset: -1,
+            direct: Direct::No,
         }
     }
 }
@@ -87,6 +145,18 @@ pub(super) fn align_up(offset: usize, align: u8) -> usize {
     (offset + mask) & !mask
 }
 
+impl Attribute {
+    /// The short way to a payload column whose place is settled.
+    fn direct_payload(&self) -> Direct {
+        match self.length {
+            _ if self.cached_offset < 0 => Direct::No,
+            -1 => Direct::Varlena,
+            1.. if self.by_value => Direct::Value,
+            _ => Direct::No,
+        }
+    }
+}
+
 /// Numbers the payload columns, those of `attributes` that `key_source` does
 /// not place in the key, and finds the offsets that every row without nulls
 /// shares.
@@ -113,5 +183,6 @@ pub(super) fn settle(attributes: &mut [Attribute], key_source: impl Fn(usize) ->
             }
             None
         });
+        attribute.direct = attribute.direct_payload();
     }
 }

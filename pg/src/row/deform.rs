@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 use rowref::key::{ColumnForm, KeyValue};
 
-use super::attribute::{Attribute, Source, align_up};
+use super::attribute::{Attribute, Direct, Source, align_up};
 use super::encode::read_count;
 use super::varlena::{HEADER_BYTES, SHORT_BYTES_MAX, Shape, long_header, shape, short_header};
 use super::{Error, TableLayout};
@@ -169,7 +169,100 @@ impl TableLayout {
     /// `values` and `isnull` have room for `upto` columns. The arena has
     /// [`TableLayout::arena_bytes`] of room for the whole row.
     #[expect(clippy::too_many_arguments, reason = "the parts live in a C structure")]
+    #[inline(always)]
     pub unsafe fn deform(
+        &self,
+        key: &[u8],
+        payload: &[u8],
+        cursor: &mut Cursor,
+        from: usize,
+        upto: usize,
+        values: *mut pg_sys::Datum,
+        isnull: *mut bool,
+        arena: &mut Arena,
+    ) -> Result<(), Error> {
+        // SAFETY: the caller's contract is that of both.
+        unsafe {
+            let read = self.deform_direct(key, payload, cursor, from, upto, values, isnull);
+            if read == upto {
+                return Ok(());
+            }
+            self.deform_any(key, payload, cursor, read, upto, values, isnull, arena)
+        }
+    }
+
+    /// Reads columns for as long as there is a short way to them; where it has
+    /// stopped. What it finds amiss it leaves to [`TableLayout::deform_any`],
+    /// which knows what to say.
+    #[expect(clippy::too_many_arguments, reason = "the parts live in a C structure")]
+    #[inline(always)]
+    unsafe fn deform_direct(
+        &self,
+        key: &[u8],
+        payload: &[u8],
+        cursor: &mut Cursor,
+        from: usize,
+        upto: usize,
+        values: *mut pg_sys::Datum,
+        isnull: *mut bool,
+    ) -> usize {
+        let regular = cursor.bitmap.is_none() && !cursor.slow;
+        let (Some(data), Some(columns), true) = (
+            payload.get(..cursor.data_len as usize),
+            self.attributes.get(from..upto),
+            regular && upto <= usize::from(cursor.stored),
+        ) else {
+            return from;
+        };
+        let mut at = from;
+        for attribute in columns {
+            let start = attribute.cached_offset as usize;
+            let datum = match attribute.direct {
+                Direct::No => break,
+                Direct::Key(number) => match number.read(key) {
+                    Some(number) => pg_sys::Datum::from(number),
+                    None => break,
+                },
+                Direct::Value => {
+                    let end = start + attribute.length as usize;
+                    if end > data.len() {
+                        break;
+                    }
+                    cursor.offset = end as u32;
+                    // SAFETY: as many bytes are there, as just seen.
+                    unsafe { load(data.as_ptr().add(start), attribute.length) }
+                }
+                Direct::Varlena => match data.get(start..) {
+                    // Short ones only, which are odd; 1 is a pointer.
+                    Some(rest) if rest.first().is_some_and(|byte| byte & 1 == 1 && *byte != 1) => {
+                        let size = usize::from(rest[0] >> 1);
+                        if size > rest.len() {
+                            break;
+                        }
+                        cursor.offset = (start + size) as u32;
+                        cursor.slow = true;
+                        rest.as_ptr().into()
+                    }
+                    _ => break,
+                },
+            };
+            // SAFETY: the caller has made room for `upto` columns.
+            unsafe {
+                *values.add(at) = datum;
+                *isnull.add(at) = false;
+            }
+            at += 1;
+        }
+        at
+    }
+
+    /// As [`TableLayout::deform`], whatever the row looks like.
+    ///
+    /// # Safety
+    /// As for [`TableLayout::deform`].
+    #[expect(clippy::too_many_arguments, reason = "the parts live in a C structure")]
+    #[inline(never)]
+    unsafe fn deform_any(
         &self,
         key: &[u8],
         payload: &[u8],

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use engine::{BlockNumber, Level};
 use pgrx::pg_sys;
 
-use super::attribute::{self, Attribute, Source};
+use super::attribute::{self, Attribute, Direct, KeyNumber, Source};
 use super::{KeyOrder, Organization, copy_datum, datum_bytes};
 
 /// How the rows of one table are stored. Immutable; a changed table gets a new
@@ -139,7 +139,7 @@ impl TableLayout {
             .filter(|attribute| matches!(attribute.source, Source::Payload(_)))
             .count();
         let mut fixed = Some(0u32);
-        let key_offsets = columns
+        let key_offsets: Box<[Option<u32>]> = columns
             .iter()
             .map(|column| {
                 let at = fixed;
@@ -150,6 +150,15 @@ impl TableLayout {
                 at
             })
             .collect();
+        for attribute in &mut attributes {
+            if let Source::Key(number) = attribute.source {
+                let column = &columns[usize::from(number)];
+                attribute.direct = key_offsets[usize::from(number)]
+                    .filter(|_| !column.nullable)
+                    .and_then(|offset| KeyNumber::of(column.form, column.descending, offset))
+                    .map_or(Direct::No, Direct::Key);
+            }
+        }
         let arena_overhead = columns
             .iter()
             .filter(|column| column.lossless && !column.by_value)

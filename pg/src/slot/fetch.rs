@@ -7,14 +7,34 @@ use super::RowSlot;
 use super::store::grow;
 use crate::row::Error;
 
-#[pg_guard]
+/// Not guarded, for it is called for every row: what it calls returns errors
+/// and does not panic, and the rare work that calls the server is guarded by
+/// itself.
 pub(super) unsafe extern "C-unwind" fn getsomeattrs(
     slot: *mut pg_sys::TupleTableSlot,
     natts: std::ffi::c_int,
 ) {
     // SAFETY: the server passes a slot of ours.
     unsafe {
+        let row = &mut *slot.cast::<RowSlot>();
+        if row.read_columns(natts as usize).is_err() {
+            raise_unreadable(slot, natts);
+        }
+    }
+}
+
+/// Comes upon the same error once more, guarded this time, and reports it.
+#[cold]
+#[pg_guard]
+unsafe extern "C-unwind" fn raise_unreadable(
+    slot: *mut pg_sys::TupleTableSlot,
+    natts: std::ffi::c_int,
+) {
+    // SAFETY: as for `getsomeattrs`; the columns that were read are forgotten
+    // and read anew.
+    unsafe {
         let slot = &mut *slot.cast::<RowSlot>();
+        slot.base.tts_nvalid = 0;
         if let Err(error) = slot.read_columns(natts as usize) {
             ereport!(
                 ERROR,
@@ -25,12 +45,26 @@ pub(super) unsafe extern "C-unwind" fn getsomeattrs(
     }
 }
 
+/// Makes room for what has to be copied out of the key. An ERROR leaves the
+/// arena as it was.
+#[cold]
+#[pg_guard]
+unsafe extern "C-unwind" fn enlarge_arena(slot: *mut RowSlot, needed: usize) {
+    // SAFETY: the slot is live, and no value of its last row is in use.
+    unsafe {
+        let slot = &mut *slot;
+        slot.arena.start = grow(slot.arena.start, needed, slot.base.tts_mcxt);
+        slot.arena.capacity = needed;
+    }
+}
+
 impl RowSlot {
     /// Reads columns until `upto` of them are valid, or as many as the layout
     /// knows; core fills the rest as missing.
     ///
     /// # Safety
     /// The slot is of our kind.
+    #[inline(always)]
     pub(super) unsafe fn read_columns(&mut self, upto: usize) -> Result<(), Error> {
         // SAFETY: a layout in a slot lives as long as the transaction (row/cache.rs).
         let Some(layout) = (unsafe { self.layout.as_ref() }) else {
@@ -48,8 +82,7 @@ impl RowSlot {
                 self.arena.used = 0;
                 let needed = layout.arena_bytes(key.len());
                 if needed > self.arena.capacity {
-                    self.arena.start = grow(self.arena.start, needed, self.base.tts_mcxt);
-                    self.arena.capacity = needed;
+                    enlarge_arena(self, needed);
                 }
             }
             if from < upto {

@@ -131,7 +131,7 @@ impl RowSlot {
     }
 
     /// Forgets the contents but keeps the memory that is reused.
-    #[inline]
+    #[inline(always)]
     unsafe fn forget(&mut self) {
         self.layout = ptr::null();
         self.has_head = false;

@@ -39,7 +39,7 @@ pub unsafe fn store(
 /// # Safety
 /// As for [`store`]; and `key` and `payload` stay valid and unchanged until the
 /// slot is stored into, cleared or materialized.
-#[inline]
+#[inline(always)]
 pub unsafe fn store_borrowed(
     slot: *mut pg_sys::TupleTableSlot,
     layout: &Rc<TableLayout>,
@@ -134,7 +134,7 @@ impl RowSlot {
         self.key_len = key.len() as u32;
         self.payload = payload.as_ptr();
         self.payload_len = payload.len() as u32;
-        self.cursor = Cursor::EMPTY;
+        // The cursor and the arena are set when the first column is read.
         self.base.tts_nvalid = 0;
         self.base.tts_flags &= !EMPTY;
     }
