@@ -120,6 +120,9 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let block = self.tree.store.block_of_shared(&guard);
         let page = Page::open(&guard, block)?;
         let from = match &*place {
+            // Nearly always the page begins just where the last one ended; a
+            // key that goes on to here is passed over by `copy_slots`.
+            Place::At(position, _) if page.low() == Some(position.as_ref()) => 0,
             Place::At(position, _) => search::lower_bound(page, block, beyond(position), compare)?,
             _ => match &range.from {
                 Some(edge) => search::lower_bound(page, block, edge.target(), compare)?,
@@ -378,6 +381,25 @@ fn copy_slots<'p, C: Compare>(
             continue;
         }
         let bytes = page.cell_bytes(at);
+        if !decided
+            && !at.key_below
+            && let Some(cell) = LeafCell::decode_small(bytes)
+        {
+            // The short way: the only version of its key.
+            let judgement = snapshot.judge(cell.head);
+            learn(hints, slot, cell.head, judgement);
+            decided_last = judgement.sight == Sight::Seen;
+            if decided_last && cell.head.kind() == EntryKind::Put {
+                // The key's rest and the payload are the cell's end, and the
+                // page goes on behind it.
+                let suffix_len = cell.suffix.map_or(0, <[u8]>::len);
+                let skipped = bytes.len() - suffix_len - cell.body.len();
+                let rest = &page.bytes()[at.offset as usize + skipped - LSN_BYTES..];
+                batch.push_cell(&prefix, rest, suffix_len, cell.body.len(), cell.head);
+            }
+            slot += 1;
+            continue;
+        }
         let Some(cell) = LeafCell::decode(bytes, at.key_below) else {
             return Err(unreadable(block));
         };
@@ -387,26 +409,14 @@ fn copy_slots<'p, C: Compare>(
             learn(hints, slot, cell.head, judgement);
             decided = judgement.sight == Sight::Seen;
             if decided && cell.head.kind() == EntryKind::Put {
-                match cell.suffix {
-                    Some(suffix) => {
-                        // The key's rest and the payload are the cell's end, and
-                        // the page goes on behind it.
-                        let len = suffix.len() + cell.body.len();
-                        let start = at.offset as usize + bytes.len() - len - LSN_BYTES;
-                        let rest = &page.bytes()[start..];
-                        batch.push_cell(&prefix, rest, suffix.len(), cell.body.len(), cell.head);
-                    }
-                    None => batch.push(
-                        page.prefix(),
-                        page.suffix(slot, block)?,
-                        cell.body,
-                        cell.head,
-                    ),
-                }
+                let suffix = match cell.suffix {
+                    Some(suffix) => suffix,
+                    None => page.suffix(slot, block)?,
+                };
+                batch.push(page.prefix(), suffix, cell.body, cell.head);
             }
         }
         decided_last = decided;
-        // Nearly always the key has this one entry, and nothing more is read.
         if !at.key_below && (is_version || !same_key_follows(page, block, slot, cell.head)?) {
             decided = false;
         }

@@ -36,62 +36,107 @@ pub struct Attribute {
     /// Its offset in the payload when no column before it is null; -1 when a
     /// column of varying length comes first.
     pub cached_offset: i32,
-    /// The short way to it, if there is one.
-    pub direct: Direct,
 }
 
 /// How to read a column in one step from a row that has all columns asked for
 /// and no null: nearly all columns of nearly all rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direct {
-    /// There is none.
-    No,
-    /// A number at a known place in every key.
-    Key(KeyNumber),
-    /// A value of fixed width at `cached_offset`, passed by value.
-    Value,
-    /// A varlena at `cached_offset`; columns behind it have no known place.
+pub(super) struct Direct {
+    pub(super) form: DirectForm,
+    /// Where it begins, in the key or in the payload.
+    pub(super) offset: u16,
+    /// Bytes that the key must have for this column and all before it.
+    pub(super) key_bytes: u16,
+    /// Bytes that the payload must have for this column and all before it.
+    pub(super) payload_bytes: u16,
+    /// What has to be flipped in a number out of the key to get the datum's:
+    /// the sign, because bytes sort without one, and all bits of a descending
+    /// column.
+    pub(super) flip: u64,
+}
+
+/// What lies there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DirectForm {
+    /// A big-endian number in the key.
+    Key2,
+    /// As `Key2`.
+    Key4,
+    /// As `Key2`.
+    Key8,
+    /// A datum passed by value in the payload.
+    Value1,
+    /// As `Value1`.
+    Value2,
+    /// As `Value1`.
+    Value4,
+    /// As `Value1`.
+    Value8,
+    /// A datum of fixed width passed by reference, in the payload.
+    Reference,
+    /// A varlena in the payload.
     Varlena,
 }
 
-/// A number in the key, big-endian, that some bits have to be flipped in to be
-/// the datum's: its sign, because bytes sort without one, and all of them in a
-/// descending column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyNumber {
-    offset: u16,
-    width: u8,
-    flip: u64,
-}
-
-impl KeyNumber {
-    /// Of a column that begins at `offset`; `None` for forms that are not just
-    /// that.
-    pub(super) fn of(form: ColumnForm, descending: bool, offset: u32) -> Option<KeyNumber> {
-        let sign = match form {
-            ColumnForm::Int2 => 1 << 15,
-            ColumnForm::Int4 => 1 << 31,
-            ColumnForm::Int8 => 1 << 63,
-            ColumnForm::UInt4 => 0,
-            _ => return None,
+/// The columns from the first on that have a short way, up to the first that
+/// has none.
+pub(super) fn direct_ways(
+    attributes: &[Attribute],
+    key_column: impl Fn(u16) -> Option<(ColumnForm, bool, u32)>,
+) -> Box<[Direct]> {
+    let (mut key_bytes, mut payload_bytes) = (0, 0);
+    let way = |attribute: &Attribute| {
+        let (form, offset, width, flip) = match attribute.source {
+            Source::Key(number) => {
+                let (form, descending, offset) = key_column(number)?;
+                let (form, sign) = match form {
+                    ColumnForm::Int2 => (DirectForm::Key2, 1 << 15),
+                    ColumnForm::Int4 => (DirectForm::Key4, 1 << 31),
+                    ColumnForm::UInt4 => (DirectForm::Key4, 0),
+                    ColumnForm::Int8 => (DirectForm::Key8, 1 << 63),
+                    _ => return None,
+                };
+                let width = match form {
+                    DirectForm::Key2 => 2,
+                    DirectForm::Key4 => 4,
+                    _ => 8,
+                };
+                (
+                    form,
+                    offset,
+                    width,
+                    sign ^ if descending { u64::MAX } else { 0 },
+                )
+            }
+            Source::Payload(_) => {
+                let offset = u32::try_from(attribute.cached_offset).ok()?;
+                let (form, width) = match (attribute.length, attribute.by_value) {
+                    (-1, _) => (DirectForm::Varlena, 1),
+                    (1, true) => (DirectForm::Value1, 1),
+                    (2, true) => (DirectForm::Value2, 2),
+                    (4, true) => (DirectForm::Value4, 4),
+                    (8, true) => (DirectForm::Value8, 8),
+                    (width @ 1.., false) => (DirectForm::Reference, width as u16),
+                    _ => return None,
+                };
+                (form, offset, width, 0)
+            }
         };
-        Some(KeyNumber {
-            offset: u16::try_from(offset).ok()?,
-            width: form.width_bytes()? as u8,
-            flip: sign ^ if descending { u64::MAX } else { 0 },
+        let offset = u16::try_from(offset).ok()?;
+        let needed = match attribute.source {
+            Source::Key(_) => &mut key_bytes,
+            Source::Payload(_) => &mut payload_bytes,
+        };
+        *needed = offset.checked_add(width)?.max(*needed);
+        Some(Direct {
+            form,
+            offset,
+            key_bytes,
+            payload_bytes,
+            flip,
         })
-    }
-
-    /// The number, as wide as a datum; `None` if the key ends before it does.
-    #[inline(always)]
-    pub(super) fn read(self, key: &[u8]) -> Option<i64> {
-        let bytes = key.get(usize::from(self.offset)..)?;
-        Some(match self.width {
-            2 => i64::from((u16::from_be_bytes(*bytes.first_chunk()?) ^ self.flip as u16) as i16),
-            4 => i64::from((u32::from_be_bytes(*bytes.first_chunk()?) ^ self.flip as u32) as i32),
-            _ => (u64::from_be_bytes(*bytes.first_chunk()?) ^ self.flip) as i64,
-        })
-    }
+    };
+    attributes.iter().map_while(way).collect()
 }
 
 impl Attribute {
@@ -108,7 +153,6 @@ impl Attribute {
             has_missing: form.atthasmissing,
             source: Source::Payload(0),
             cached_offset: -1,
-            direct: Direct::No,
         }
     }
 }
@@ -145,18 +189,6 @@ pub(super) fn align_up(offset: usize, align: u8) -> usize {
     (offset + mask) & !mask
 }
 
-impl Attribute {
-    /// The short way to a payload column whose place is settled.
-    fn direct_payload(&self) -> Direct {
-        match self.length {
-            _ if self.cached_offset < 0 => Direct::No,
-            -1 => Direct::Varlena,
-            1.. if self.by_value => Direct::Value,
-            _ => Direct::No,
-        }
-    }
-}
-
 /// Numbers the payload columns, those of `attributes` that `key_source` does
 /// not place in the key, and finds the offsets that every row without nulls
 /// shares.
@@ -183,6 +215,5 @@ pub(super) fn settle(attributes: &mut [Attribute], key_source: impl Fn(usize) ->
             }
             None
         });
-        attribute.direct = attribute.direct_payload();
     }
 }

@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 use rowref::key::{ColumnForm, KeyValue};
 
-use super::attribute::{Attribute, Direct, Source, align_up};
+use super::attribute::{Attribute, DirectForm, Source, align_up};
 use super::encode::read_count;
 use super::varlena::{HEADER_BYTES, SHORT_BYTES_MAX, Shape, long_header, shape, short_header};
 use super::{Error, TableLayout};
@@ -206,54 +206,68 @@ impl TableLayout {
         values: *mut pg_sys::Datum,
         isnull: *mut bool,
     ) -> usize {
-        let regular = cursor.bitmap.is_none() && !cursor.slow;
-        let (Some(data), Some(columns), true) = (
-            payload.get(..cursor.data_len as usize),
-            self.attributes.get(from..upto),
-            regular && upto <= usize::from(cursor.stored),
-        ) else {
+        let end = upto.min(self.direct.len());
+        let Some(last) = end.checked_sub(1).filter(|last| from <= *last) else {
             return from;
         };
-        let mut at = from;
-        for attribute in columns {
-            let start = attribute.cached_offset as usize;
-            let datum = match attribute.direct {
-                Direct::No => break,
-                Direct::Key(number) => match number.read(key) {
-                    Some(number) => pg_sys::Datum::from(number),
-                    None => break,
-                },
-                Direct::Value => {
-                    let end = start + attribute.length as usize;
-                    if end > data.len() {
-                        break;
-                    }
-                    cursor.offset = end as u32;
-                    // SAFETY: as many bytes are there, as just seen.
-                    unsafe { load(data.as_ptr().add(start), attribute.length) }
-                }
-                Direct::Varlena => match data.get(start..) {
-                    // Short ones only, which are odd; 1 is a pointer.
-                    Some(rest) if rest.first().is_some_and(|byte| byte & 1 == 1 && *byte != 1) => {
-                        let size = usize::from(rest[0] >> 1);
-                        if size > rest.len() {
-                            break;
-                        }
-                        cursor.offset = (start + size) as u32;
-                        cursor.slow = true;
-                        rest.as_ptr().into()
-                    }
-                    _ => break,
-                },
-            };
-            // SAFETY: the caller has made room for `upto` columns.
+        let needed = &self.direct[last];
+        let data_len = cursor.data_len as usize;
+        let regular = cursor.bitmap.is_none()
+            && !cursor.slow
+            && end <= usize::from(cursor.stored)
+            && data_len <= payload.len()
+            && usize::from(needed.payload_bytes) <= data_len
+            && usize::from(needed.key_bytes) <= key.len();
+        if !regular {
+            return from;
+        }
+        let (key, data) = (key.as_ptr(), payload.as_ptr());
+        for at in from..end {
+            let way = &self.direct[at];
+            let start = usize::from(way.offset);
+            // SAFETY: key and data reach as far as the last column read here
+            // demands, which is no less than any before it demands. The caller
+            // has made room for `upto` columns.
             unsafe {
-                *values.add(at) = datum;
+                let number = match way.form {
+                    DirectForm::Key2 => {
+                        let bits = u16::from_be(key.add(start).cast::<u16>().read_unaligned());
+                        i64::from((bits ^ way.flip as u16) as i16)
+                    }
+                    DirectForm::Key4 => {
+                        let bits = u32::from_be(key.add(start).cast::<u32>().read_unaligned());
+                        i64::from((bits ^ way.flip as u32) as i32)
+                    }
+                    DirectForm::Key8 => {
+                        let bits = u64::from_be(key.add(start).cast::<u64>().read_unaligned());
+                        (bits ^ way.flip) as i64
+                    }
+                    DirectForm::Value1 => i64::from(*data.add(start).cast::<i8>()),
+                    DirectForm::Value2 => i64::from(data.add(start).cast::<i16>().read_unaligned()),
+                    DirectForm::Value4 => i64::from(data.add(start).cast::<i32>().read_unaligned()),
+                    DirectForm::Value8 => data.add(start).cast::<i64>().read_unaligned(),
+                    DirectForm::Reference => data.add(start) as i64,
+                    DirectForm::Varlena => {
+                        let first = *data.add(start);
+                        let behind = start + usize::from(first >> 1);
+                        // Short ones only, which are odd; 1 is a pointer.
+                        if first & 1 == 0 || first == 1 || behind > data_len {
+                            return at;
+                        }
+                        cursor.offset = behind as u32;
+                        cursor.slow = true;
+                        data.add(start) as i64
+                    }
+                };
+                *values.add(at) = pg_sys::Datum::from(number);
                 *isnull.add(at) = false;
             }
-            at += 1;
+            if !cursor.slow {
+                // No column of varying length came yet: all of it is read.
+                cursor.offset = u32::from(way.payload_bytes);
+            }
         }
-        at
+        end
     }
 
     /// As [`TableLayout::deform`], whatever the row looks like.

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use engine::{BlockNumber, Level};
 use pgrx::pg_sys;
 
-use super::attribute::{self, Attribute, Direct, KeyNumber, Source};
+use super::attribute::{self, Attribute, Direct, Source};
 use super::{KeyOrder, Organization, copy_datum, datum_bytes};
 
 /// How the rows of one table are stored. Immutable; a changed table gets a new
@@ -21,6 +21,8 @@ pub struct TableLayout {
     /// Where a key column begins, if all columns before it have fixed widths.
     pub(super) key_offsets: Box<[Option<u32>]>,
     pub(super) payload_columns: usize,
+    /// Short ways to the first columns.
+    pub(super) direct: Box<[Direct]>,
     /// Arena bytes that key columns may need beyond the bytes of the key; none
     /// if no column read from the key needs any.
     pub(super) arena_overhead: Option<usize>,
@@ -150,15 +152,11 @@ impl TableLayout {
                 at
             })
             .collect();
-        for attribute in &mut attributes {
-            if let Source::Key(number) = attribute.source {
-                let column = &columns[usize::from(number)];
-                attribute.direct = key_offsets[usize::from(number)]
-                    .filter(|_| !column.nullable)
-                    .and_then(|offset| KeyNumber::of(column.form, column.descending, offset))
-                    .map_or(Direct::No, Direct::Key);
-            }
-        }
+        let direct = attribute::direct_ways(&attributes, |number| {
+            let column = &columns[usize::from(number)];
+            let offset = key_offsets[usize::from(number)].filter(|_| !column.nullable)?;
+            Some((column.form, column.descending, offset))
+        });
         let arena_overhead = columns
             .iter()
             .filter(|column| column.lossless && !column.by_value)
@@ -172,6 +170,7 @@ impl TableLayout {
             order: KeyOrder::new(organization),
             key_offsets,
             payload_columns,
+            direct,
             arena_overhead,
             places: Cell::default(),
             _missing_memory: memory,

@@ -5,7 +5,7 @@ use pgrx::pg_sys::{Datum, Oid};
 use proptest::prelude::*;
 use rowref::key::ColumnForm;
 
-use super::attribute::{Attribute, Direct};
+use super::attribute::Attribute;
 use super::layout::Missing;
 use super::{Arena, Error, KeyColumnSpec, Organization, Source, TableLayout};
 
@@ -50,7 +50,6 @@ fn attribute(of: Type, dropped: bool) -> Attribute {
         dropped,
         source: Source::Payload(0),
         cached_offset: -1,
-        direct: Direct::No,
     }
 }
 
