@@ -61,8 +61,7 @@ pub unsafe extern "C-unwind" fn index_fetch<A: TableAm>(
         }
         let relation = (*fetch).rel;
         let handed = RowFetch::of_table(fetch);
-        let block = BlockNumber::NONE;
-        let handle = |key: &[u8], head| {
+        let handle = |key: &[u8], head, block| {
             if row_handle::needed() {
                 row_handle::lease(relation, key, head, block)
             } else {

@@ -11,6 +11,7 @@
 use std::mem;
 use std::rc::Rc;
 
+use engine::BlockNumber;
 use engine::page::cell::Head;
 use engine::types::Sequence;
 use pgrx::pg_sys;
@@ -46,6 +47,7 @@ enum State {
         payload: *const u8,
         payload_len: u32,
         head: Head,
+        block: BlockNumber,
     },
     Reference {
         sequence: Sequence,
@@ -69,6 +71,8 @@ pub enum Handed<'f> {
         payload: &'f [u8],
         /// Its writer and number.
         head: Head,
+        /// The page that it was read from.
+        block: BlockNumber,
     },
     /// The name of a row in the table, and which version of it the index saw.
     Reference {
@@ -174,6 +178,7 @@ impl RowFetch {
         key: &[u8],
         payload: &[u8],
         head: Head,
+        block: BlockNumber,
     ) {
         self.state = State::Row {
             layout,
@@ -182,6 +187,7 @@ impl RowFetch {
             payload: payload.as_ptr(),
             payload_len: payload.len() as u32,
             head,
+            block,
         };
     }
 
@@ -226,6 +232,7 @@ impl RowFetch {
                 payload,
                 payload_len,
                 head,
+                block,
             } => {
                 // SAFETY: `put_row`'s caller has promised that these live until
                 // the index AM is called again, which is after this fetch.
@@ -235,6 +242,7 @@ impl RowFetch {
                         key: std::slice::from_raw_parts(key, key_len as usize),
                         payload: std::slice::from_raw_parts(payload, payload_len as usize),
                         head,
+                        block,
                     }
                 }
             }
@@ -257,7 +265,7 @@ impl RowFetch {
     pub unsafe fn take_row_into(
         &mut self,
         slot: *mut pg_sys::TupleTableSlot,
-        handle: impl FnOnce(&[u8], Head) -> pg_sys::ItemPointerData,
+        handle: impl FnOnce(&[u8], Head, BlockNumber) -> pg_sys::ItemPointerData,
     ) -> bool {
         if !matches!(self.state, State::Row { .. }) {
             return false;
@@ -267,11 +275,12 @@ impl RowFetch {
             key,
             payload,
             head,
+            block,
         } = self.take()
         else {
             unreachable!("just seen to be a row");
         };
-        let handle = handle(key, head);
+        let handle = handle(key, head, block);
         // SAFETY: the bytes stay until the index AM is called again.
         unsafe { slot::store_borrowed(slot, layout, key, payload, head, handle) };
         true

@@ -31,7 +31,8 @@ impl Arena {
 
     #[cold]
     fn grow(&mut self, words: usize) {
-        self.words.resize(words.next_multiple_of(2048), 0);
+        // A batch of one row stays small: one is made for each lookup.
+        self.words.resize(words.next_power_of_two(), 0);
     }
 
     #[inline]

@@ -30,7 +30,8 @@ pub unsafe fn hand_over(
         let fetch = RowFetch::of_table((*descriptor).xs_heapfetch);
         if !(*descriptor).xs_want_itup {
             (*descriptor).xs_heaptid = handles::UNNAMED;
-            fetch.put_row(source.layout(), row.key, row.payload, row.head);
+            let block = BlockNumber(block);
+            fetch.put_row(source.layout(), row.key, row.payload, row.head, block);
             return;
         }
         // Of an index-only scan's row core knows this tid alone, and a cursor

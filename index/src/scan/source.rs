@@ -1,17 +1,16 @@
 //! The table behind an index scan, opened for reading.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
+use engine::BlockNumber;
 use engine::btree::{Meta, Tree};
 use engine::mvcc::batch::Batch;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::{Snapshot, Versioned};
 use engine::store::PageStore;
-use engine::{BlockNumber, Level};
 use pg::error::{OrRaise, unsupported};
 use pg::organize;
-use pg::row::{self, TableLayout};
+use pg::row::{self, Places, TableLayout};
 use pg::store::RelationStore;
 use pg::xact::{ServerSnapshot, ServerTransactions};
 use pgrx::pg_sys;
@@ -26,8 +25,6 @@ pub struct Source {
     transactions: ServerTransactions,
     snapshot: ServerSnapshot<'static>,
     is_stable: bool,
-    /// Where the tree's root was last; verified whenever it is used.
-    root: Cell<Option<(BlockNumber, Level)>>,
 }
 
 impl Source {
@@ -63,7 +60,6 @@ impl Source {
                 transactions: ServerTransactions::new(table),
                 is_stable: snapshot.is_stable(),
                 snapshot,
-                root: Cell::new(None),
             }
         }
     }
@@ -86,12 +82,16 @@ impl Source {
             &Versioned<'_, RelationStore, TableLayout, ServerTransactions>,
         ) -> engine::Result<R>,
     ) -> R {
-        let tree = Tree::with_root(&self.store, &*self.layout, self.root.get());
+        let places = self.layout.places();
+        let tree = Tree::with_root(&self.store, &*self.layout, places.root);
         let result = work(&Versioned {
             tree: &tree,
             transactions: &self.transactions,
         });
-        self.root.set(tree.known_root());
+        let root = tree.known_root();
+        if root != places.root {
+            self.layout.set_places(Places { root, ..places });
+        }
         // SAFETY: the relation is open.
         unsafe { result.or_raise(self.store.relation()) }
     }

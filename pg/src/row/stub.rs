@@ -35,6 +35,7 @@ functions! {
     FreeErrorData
     MemoryContextAllocZero
     MemoryContextDelete
+    detoast_external_attr
     fmgr_info_cxt
     palloc0
     pfree
