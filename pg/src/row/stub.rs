@@ -31,6 +31,7 @@ functions! {
     DatumGetEOHP
     EOH_flatten_into
     EOH_get_flat_size
+    detoast_external_attr
     FlushErrorState
     FreeErrorData
     MemoryContextAllocZero
