@@ -55,31 +55,24 @@ impl State {
     }
 }
 
-fn copy_in(
-    client: &mut Client,
-    table: &str,
-    state: State,
-    rows: i64,
-) -> Result<(), postgres::Error> {
+fn copy_in(client: &mut Client, table: &str, state: State, rows: i64) -> Result<()> {
     let mut writer = client.copy_in(&format!("copy {table} (k, v, pad) from stdin"))?;
     for row in 1..=rows {
-        // A failed write surfaces again when the copy is finished.
-        let line = format!("{}\t{}\tcopied\n", state.top + row, state.value);
-        if writer.write_all(line.as_bytes()).is_err() {
-            break;
-        }
+        let line = format!(
+            "{}	{}	copied
+",
+            state.top + row,
+            state.value
+        );
+        writer.write_all(line.as_bytes())?;
     }
-    writer.finish().map(|_| ())
+    writer.finish()?;
+    Ok(())
 }
 
 /// Does one thing to `table`; says what it holds if that succeeds.
-fn work(
-    client: &mut Client,
-    table: &str,
-    state: State,
-    random: &mut Rng,
-) -> (State, Result<(), postgres::Error>) {
-    let mut run = |sql: &str| client.batch_execute(&sql.replace('T', table));
+fn work(client: &mut Client, table: &str, state: State, random: &mut Rng) -> (State, Result<()>) {
+    let mut run = |sql: &str| Ok(client.batch_execute(&sql.replace('T', table))?);
     match random.u32(0..8) {
         0 | 1 if state.rows < 20_000 => {
             let after = State {
@@ -127,12 +120,17 @@ fn work(
 /// Whether the statement's end is one of those we bring about. A connection
 /// cut in the middle of a COPY has no SQLSTATE; that the server did not crash
 /// is for its log to say.
-fn was_interrupted(error: &postgres::Error) -> bool {
-    error.code().is_none()
-        || matches!(
-            error.code(),
-            Some(&SqlState::QUERY_CANCELED | &SqlState::ADMIN_SHUTDOWN)
-        )
+fn was_interrupted(error: &anyhow::Error) -> bool {
+    let inner = match error.downcast_ref::<std::io::Error>() {
+        // What a COPY's writer reports.
+        Some(error) => error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<postgres::Error>()),
+        None => error.downcast_ref::<postgres::Error>(),
+    };
+    inner
+        .and_then(postgres::Error::code)
+        .is_none_or(|code| matches!(code, &SqlState::QUERY_CANCELED | &SqlState::ADMIN_SHUTDOWN))
 }
 
 fn session(cluster: &Cluster, number: u64, end: Instant) -> Result<(u32, u32)> {

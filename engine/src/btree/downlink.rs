@@ -54,7 +54,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         }
         let mut cell = Vec::new();
         InnerCell::encode(right.block, position, parent_page.prefix_len(), &mut cell);
-        if cell.len() + SLOT_BYTES <= parent_page.free() {
+        if parent_page.fits(cell.len() + SLOT_BYTES) {
             let record = Record::new(RecordKind::Downlink)
                 .change(block, Ops::new().flags(0, flag::INCOMPLETE_SPLIT))
                 .change(

@@ -162,7 +162,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
 }
 
 fn fits(page: Page<'_>, entry: &NewEntry<'_>) -> bool {
-    cell_len(page, entry) + SLOT_BYTES <= page.free()
+    page.fits(cell_len(page, entry) + SLOT_BYTES)
 }
 
 /// Whether an entry at the tree's end should rather begin a new leaf than fill

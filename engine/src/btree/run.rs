@@ -53,7 +53,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let page = Page::open(&leaf.guard, block)?;
         let last_leaf = !page.right().is_some();
         let count = page.slot_count();
-        let room = page.free();
+        let room = page.free_for_certain();
         let room_at_end = if last_leaf && count > 0 {
             room.min(fill_bytes(page.size()).saturating_sub(used_bytes(page)))
         } else {

@@ -250,6 +250,13 @@ impl<'p> Page<'p> {
         {
             return Err(Error::corrupt(block, "the slot array ends within a slot"));
         }
+        // Whoever holds the page and goes on to lock its sibling would wait
+        // for itself, and nothing could interrupt that.
+        // (Whoever does not know the page's own number gives none.)
+        let is_own_sibling = page.right() == block || page.left() == block;
+        if is_own_sibling && block.is_some() && page.kind() != PageKind::Meta {
+            return Err(Error::corrupt(block, "the page is its own sibling"));
+        }
         Ok(page)
     }
 
@@ -400,6 +407,28 @@ impl<'p> Page<'p> {
     #[inline]
     pub fn free(self) -> usize {
         self.upper() - self.lower() + self.garbage()
+    }
+
+    /// [`Page::free`], as far as the cells bear it out: for a planner about to
+    /// rely on the count of garbage, since applying a record may not fail any
+    /// more. Costs a look at every slot where there is garbage.
+    pub fn free_for_certain(self) -> usize {
+        if self.garbage() == 0 {
+            return self.free();
+        }
+        let slots: usize = (0..self.slot_count())
+            .map(|slot| usize::from(self.slot(slot).length))
+            .sum();
+        let fences = usize::from(self.special_u16(special::LOW_LENGTH))
+            + usize::from(self.special_u16(special::HIGH_LENGTH));
+        let unused = (self.special_at() - self.lower()).saturating_sub(slots + fences);
+        self.free().min(unused)
+    }
+
+    /// Whether a cell and its slot of so many bytes find room.
+    pub fn fits(self, need: usize) -> bool {
+        need <= self.upper() - self.lower()
+            || need <= self.free() && need <= self.free_for_certain()
     }
 
     /// Number of slots.
