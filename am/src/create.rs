@@ -132,6 +132,11 @@ pub unsafe extern "C-unwind" fn copy_for_cluster<A: TableAm>(
     // the new one's storage was made by this very command.
     unsafe {
         let table = open::<A>(old);
+        // The new relation was made without a word of its key. Its init fork,
+        // which an unlogged table is reset to, has to know it too.
+        if (*(*new).rd_rel).relpersistence as u8 == pg_sys::RELPERSISTENCE_UNLOGGED {
+            replace(new, table.layout().organization().to_bytes());
+        }
         pg_sys::RelationTruncate(new, 0);
         let rebuilt = table
             .rebuild(&RelationStore::new(new), || {

@@ -107,12 +107,12 @@ unsafe fn by_handle<A: TableAm>(
         let table = open::<A>(relation);
         // Room that is used again: this is called for each updated row.
         thread_local!(static ROOM: RefCell<Batch> = RefCell::default());
-        ROOM.with_borrow_mut(|batch| {
-            batch.clear();
-            if !sees(&table, relation, id.as_ref(), near, snapshot, batch) {
-                slot::clear_any(slot);
-                return false;
-            }
+        // Taken out while it is used: a comparison function may be a user's, and
+        // come back here.
+        let mut batch = ROOM.take();
+        batch.clear();
+        let found = sees(&table, relation, id.as_ref(), near, snapshot, &mut batch);
+        if found {
             let row = batch.row(0);
             slot::store(
                 slot,
@@ -123,8 +123,11 @@ unsafe fn by_handle<A: TableAm>(
                 tid_copy,
             );
             (*slot).tts_tableOid = (*relation).rd_id;
-            true
-        })
+        } else {
+            slot::clear_any(slot);
+        }
+        ROOM.set(batch);
+        found
     }
 }
 
