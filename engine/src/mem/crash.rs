@@ -8,8 +8,7 @@
 //! 512 bytes from two such states. Status hints are kept or lost with the
 //! state they were set in.
 
-use std::sync::Arc;
-
+use super::latch::Latch;
 use super::log::{Entry, Lsn};
 use super::store::{MemStore, Version, masked};
 use crate::error::{Error, Result};
@@ -83,7 +82,8 @@ impl MemStore {
         }
         *crashed.frames.write() = frames
             .into_iter()
-            .map(|frame| Arc::new(parking_lot::RwLock::new(frame)))
+            .enumerate()
+            .map(|(at, frame)| Latch::new(BlockNumber(at as u32), frame))
             .collect();
         *crashed.log.lock() = log;
         let (stamp, before) = self.recycling();
@@ -137,7 +137,7 @@ impl MemStore {
 
     /// All pages, masked as [`masked`] does, for comparing two stores.
     pub fn masked_pages(&self) -> Vec<Vec<u8>> {
-        let frames = self.frames.read();
+        let frames = self.frames.read().clone();
         let pages = frames.iter().map(|latch| masked(&latch.read().bytes));
         pages.collect()
     }

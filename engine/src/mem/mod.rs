@@ -4,9 +4,11 @@
 //! [`store`] holds the latched pages and `commit`; [`log`] what was recorded;
 //! [`crash`] builds the states that a crash can leave behind and replays the
 //! log over them; [`standby`] replays it under the eyes of a reader;
+//! `latch` lets threads wait for pages, or shuttle schedule them;
 //! [`transactions`] stands in for the server's transaction manager.
 
 pub mod crash;
+mod latch;
 pub mod log;
 pub mod standby;
 pub mod store;

@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::lock_api::{ArcRwLockReadGuard, ArcRwLockWriteGuard};
-use parking_lot::{Mutex, RawRwLock, RwLock};
+use parking_lot::{Mutex, RwLock};
 
+use super::latch::{Latch, ReadGuard, WriteGuard, point};
 use super::log::{Entry, Log, Lsn};
 use crate::error::{Error, Result};
 use crate::page::apply::{Scratch, apply};
@@ -17,11 +16,6 @@ use crate::page::{Page, PageKind};
 use crate::record::Record;
 use crate::store::{Hint, LSN_BYTES, PageStore};
 use crate::types::{BlockNumber, Xid};
-
-/// How long a latch may be waited for. Latches are held for microseconds, so
-/// whoever waits this long is part of a deadlock, and a test that panics with
-/// the block's number is worth more than one that hangs.
-const LATCH_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// One state of a page that could be found on disk after a crash.
 #[derive(Clone)]
@@ -78,12 +72,10 @@ pub(super) fn lsn_of(page: &[u8]) -> u64 {
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-pub(super) type Latch = Arc<RwLock<Frame>>;
-
 /// A page under a shared latch.
 pub struct Shared {
     block: BlockNumber,
-    guard: ArcRwLockReadGuard<RawRwLock, Frame>,
+    guard: ReadGuard,
 }
 
 impl Deref for Shared {
@@ -97,7 +89,7 @@ impl Deref for Shared {
 /// A page under an exclusive latch.
 pub struct Exclusive {
     block: BlockNumber,
-    guard: ArcRwLockWriteGuard<RawRwLock, Frame>,
+    guard: WriteGuard,
 }
 
 impl Deref for Exclusive {
@@ -277,11 +269,33 @@ impl MemStore {
         }
     }
 
+    /// The bytes of all pages, from which [`MemStore::with_pages`] makes a
+    /// store like this one.
+    pub fn pages(&self) -> Vec<Box<[u8]>> {
+        let frames = self.frames.read().clone();
+        let pages = frames.iter().map(|latch| latch.read().bytes.clone());
+        pages.collect()
+    }
+
+    /// A store that records nothing and has these pages.
+    pub fn with_pages(page_size: usize, pages: &[Box<[u8]>]) -> MemStore {
+        let store = MemStore::new(page_size);
+        let frames = pages.iter().enumerate().map(|(at, page)| {
+            let mut frame = store.empty_frame();
+            frame.bytes.copy_from_slice(page);
+            Latch::new(BlockNumber(at as u32), frame)
+        });
+        let frames = frames.collect();
+        *store.frames.write() = frames;
+        store
+    }
+
     /// Appends empty blocks until `at` exists.
     pub(super) fn extend_to(&self, at: BlockNumber) {
         let mut frames = self.frames.write();
         while frames.len() <= at.0 as usize {
-            frames.push(Arc::new(RwLock::new(self.empty_frame())));
+            let block = BlockNumber(frames.len() as u32);
+            frames.push(Latch::new(block, self.empty_frame()));
         }
     }
 
@@ -354,19 +368,18 @@ impl PageStore for MemStore {
     }
 
     fn read(&self, at: BlockNumber) -> Result<Shared> {
-        let guard = RwLock::try_read_arc_for(&self.latch(at)?, LATCH_WAIT_MAX)
-            .unwrap_or_else(|| panic!("a deadlock: nobody lets go of block {at}"));
+        let guard = self.latch(at)?.read();
         Ok(Shared { block: at, guard })
     }
 
     fn lock(&self, at: BlockNumber) -> Result<Exclusive> {
-        let guard = RwLock::try_write_arc_for(&self.latch(at)?, LATCH_WAIT_MAX)
-            .unwrap_or_else(|| panic!("a deadlock: nobody lets go of block {at}"));
+        let guard = self.latch(at)?.write();
         Ok(Exclusive { block: at, guard })
     }
 
     fn try_lock(&self, at: BlockNumber) -> Result<Option<Exclusive>> {
-        Ok(RwLock::try_write_arc(&self.latch(at)?).map(|guard| Exclusive { block: at, guard }))
+        let guard = self.latch(at)?.try_write();
+        Ok(guard.map(|guard| Exclusive { block: at, guard }))
     }
 
     fn allocate(&self) -> Result<Exclusive> {
@@ -387,11 +400,10 @@ impl PageStore for MemStore {
                 self.offered.lock().push_back(at);
             }
         }
-        let latch = Arc::new(RwLock::new(self.empty_frame()));
         let mut frames = self.frames.write();
         let block = BlockNumber(frames.len() as u32);
-        frames.push(Arc::clone(&latch));
-        let guard = RwLock::try_write_arc(&latch).expect("nobody else knows this latch yet");
+        let (latch, guard) = Latch::held(block, self.empty_frame());
+        frames.push(latch);
         Ok(Exclusive { block, guard })
     }
 
@@ -421,6 +433,7 @@ impl PageStore for MemStore {
             (1..=Record::BLOCKS_MAX).contains(&pages.len()),
             "a record changes one to five blocks"
         );
+        point();
         let mut scratch = Scratch::new(self.page_size);
         for (change, page) in record.changes.iter().zip(pages.iter_mut()) {
             assert!(

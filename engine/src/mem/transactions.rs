@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use super::latch::Mutex;
 use super::log::Lsn;
 use super::store::MemStore;
 use crate::mvcc::{Judgement, Sight, Snapshot, Transactions, XidStatus};

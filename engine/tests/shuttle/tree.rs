@@ -1,0 +1,384 @@
+//! The tree alone: splits, merges, scans and the reuse of pages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use engine::btree::check::check;
+use engine::btree::search::{copy_key, lower_bound};
+use engine::btree::{NewEntry, Target, Tree};
+use engine::compare::Bytewise;
+use engine::mem::MemStore;
+use engine::page::cell::{EntryKind, Head};
+use engine::page::op::Ops;
+use engine::page::{Page, PositionBuf};
+use engine::record::RecordKind;
+use engine::store::PageStore;
+use engine::{CommandId, Sequence, SlotNumber, Xid};
+
+use crate::schedule::{exhaust, explore, once};
+
+const PAGE: usize = 256;
+/// Bytes of the rows that are there before, and of those that come.
+const OLD_BYTES: usize = 12;
+const NEW_BYTES: usize = 60;
+
+type Store<'s> = Tree<'s, MemStore, Bytewise>;
+
+/// What one session does.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// Puts a row that nobody else puts.
+    Put(u32),
+    /// Merges the leaf of a key into its right sibling, if they allow it.
+    Merge(u32),
+    /// Descends to a stable row.
+    Find(u32),
+    /// Reads everything, upwards or downwards.
+    Up,
+    Down,
+}
+use Act::*;
+
+/// Pages with stable rows on them.
+#[derive(Clone)]
+struct Ground {
+    pages: Vec<Box<[u8]>>,
+    stable: Vec<u32>,
+}
+
+/// Sessions that meet, and what happened in all executions so far.
+struct Story {
+    ground: Ground,
+    sessions: Vec<Vec<Act>>,
+    /// Deleted pages may be used again at once.
+    reuse: bool,
+    merges: AtomicUsize,
+    /// The fewest and most blocks that an execution has added.
+    grown: [AtomicUsize; 2],
+}
+
+fn key(number: u32) -> [u8; 4] {
+    number.to_be_bytes()
+}
+
+fn put(tree: &Store<'_>, number: u32, bytes: usize) {
+    let (key, body) = (key(number), vec![number as u8; bytes]);
+    let head = Head {
+        flags: EntryKind::Put as u8,
+        xmin: Xid(100),
+        cid: CommandId(0),
+        sequence: Sequence(1),
+    };
+    let target = Target::At(&key, head.sequence);
+    let leaf = tree.leaf_exclusive(target).unwrap();
+    let block = leaf.block(tree.store);
+    let page = Page::open(&leaf.guard, block).unwrap();
+    let entry = NewEntry {
+        head,
+        key: &key,
+        body: &body,
+        slot: lower_bound(page, block, target, &Bytewise).unwrap(),
+        key_below: false,
+        like: None,
+    };
+    tree.put(leaf, entry, RecordKind::Insert).unwrap();
+}
+
+fn remove(tree: &Store<'_>, number: u32) {
+    let key = key(number);
+    let target = Target::Before(&key);
+    let mut leaf = tree.leaf_exclusive(target).unwrap();
+    let block = leaf.block(tree.store);
+    let page = Page::open(&leaf.guard, block).unwrap();
+    let slot = lower_bound(page, block, target, &Bytewise).unwrap();
+    let ops = Ops::new().prune(&[SlotNumber(slot as u16)], &[]);
+    tree.commit_leaf(&mut leaf, RecordKind::Prune, ops, Xid::NONE);
+}
+
+fn number(page: Page<'_>, slot: usize) -> u32 {
+    let mut key = Vec::new();
+    copy_key(page, slot, engine::BlockNumber::NONE, &mut key).unwrap();
+    u32::from_be_bytes(key[..].try_into().unwrap())
+}
+
+/// All rows, resumed by position from leaf to leaf, as scans do.
+fn scan(tree: &Store<'_>, up: bool) -> Vec<u32> {
+    let mut rows = Vec::new();
+    let mut resume: Option<PositionBuf> = None;
+    let from = if up { Target::First } else { Target::Last };
+    let mut guard = tree.leaf(from).unwrap();
+    loop {
+        let block = tree.store.block_of_shared(&guard);
+        let page = Page::open(&guard, block).unwrap();
+        let at = resume.as_ref().map_or(from, |at| Target::of(at.as_ref()));
+        let at = lower_bound(page, block, at, &Bytewise).unwrap();
+        let (fence, link) = if up {
+            rows.extend((at..page.slot_count()).map(|slot| number(page, slot)));
+            (page.high(), page.right())
+        } else {
+            rows.extend((0..at).rev().map(|slot| number(page, slot)));
+            (page.low(), page.left())
+        };
+        let fence = fence.map(|fence| fence.to_buf());
+        drop(guard);
+        let Some(fence) = fence else {
+            break;
+        };
+        guard = if up {
+            tree.right_leaf(fence.as_ref(), link).unwrap()
+        } else {
+            let next = tree.left_leaf(Some(fence.as_ref()), link).unwrap();
+            next.expect("a fence is not minus infinity")
+        };
+        resume = Some(fence);
+    }
+    if !up {
+        rows.reverse();
+    }
+    assert!(
+        rows.windows(2).all(|pair| pair[0] < pair[1]),
+        "each row once and in order: {rows:?}"
+    );
+    rows
+}
+
+impl Story {
+    fn new(ground: &Ground, reuse: bool, sessions: &[&[Act]]) -> Story {
+        Story {
+            ground: ground.clone(),
+            sessions: sessions.iter().map(|acts| acts.to_vec()).collect(),
+            reuse,
+            merges: AtomicUsize::new(0),
+            grown: [AtomicUsize::new(usize::MAX), AtomicUsize::new(0)],
+        }
+    }
+
+    fn act(&self, tree: &Store<'_>, act: Act) {
+        let stable = |rows: &mut Vec<u32>| rows.retain(|row| self.ground.stable.contains(row));
+        match act {
+            Put(number) => put(tree, number, NEW_BYTES),
+            Merge(near) => {
+                if tree.merge_right(Target::Before(&key(near))).unwrap() {
+                    self.merges.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Find(wanted) => {
+                let (bytes, block) = (key(wanted), engine::BlockNumber::NONE);
+                let guard = tree.leaf(Target::Before(&bytes)).unwrap();
+                let page = Page::open(&guard, block).unwrap();
+                let slot = lower_bound(page, block, Target::Before(&bytes), &Bytewise).unwrap();
+                assert!(slot < page.slot_count() && number(page, slot) == wanted);
+            }
+            Up | Down => {
+                let mut rows = scan(tree, matches!(act, Up));
+                stable(&mut rows);
+                assert_eq!(rows, self.ground.stable, "{act:?}");
+            }
+        }
+    }
+
+    /// One execution: all sessions at once, then the tree is looked at.
+    fn tell(self: &Arc<Story>) {
+        let store = Arc::new(MemStore::with_pages(PAGE, &self.ground.pages));
+        if self.reuse {
+            store.set_recyclable_before(u64::MAX);
+        }
+        let sessions: Vec<_> = (0..self.sessions.len())
+            .map(|session| {
+                let (story, store) = (Arc::clone(self), Arc::clone(&store));
+                shuttle::thread::spawn(move || {
+                    let tree = Tree::new(&*store, &Bytewise);
+                    for act in &story.sessions[session] {
+                        story.act(&tree, *act);
+                    }
+                })
+            })
+            .collect();
+        for session in sessions {
+            session.join().unwrap();
+        }
+        assert_eq!(check(&*store, &Bytewise).unwrap().problems, []);
+        let mut expected = self.ground.stable.clone();
+        expected.extend(self.sessions.iter().flatten().filter_map(|act| match act {
+            Put(number) => Some(*number),
+            _ => None,
+        }));
+        expected.sort_unstable();
+        let tree = Tree::new(&*store, &Bytewise);
+        assert_eq!(scan(&tree, true), expected);
+        assert_eq!(scan(&tree, false), expected);
+        let grown = store.block_count().unwrap() as usize - self.ground.pages.len();
+        self.grown[0].fetch_min(grown, Ordering::Relaxed);
+        self.grown[1].fetch_max(grown, Ordering::Relaxed);
+    }
+
+    fn explore(self) -> Arc<Story> {
+        let story = Arc::new(self);
+        let told = Arc::clone(&story);
+        explore(move || told.tell());
+        story
+    }
+
+    fn exhaust(self, preemptions_max: usize) -> Arc<Story> {
+        let story = Arc::new(self);
+        let told = Arc::clone(&story);
+        let count = exhaust(preemptions_max, move || told.tell());
+        println!("{count} schedules of {:?}", story.sessions);
+        assert!(count > 100, "{count} schedules");
+        story
+    }
+
+    fn merges(&self) -> usize {
+        self.merges.load(Ordering::Relaxed)
+    }
+
+    fn grown(&self) -> [usize; 2] {
+        [0, 1].map(|at| self.grown[at].load(Ordering::Relaxed))
+    }
+}
+
+/// A tree of this depth, and two new rows for one leaf, each of which splits
+/// that leaf and its parent.
+fn full(depth: u32) -> (Ground, u32, u32) {
+    once(move || {
+        let store = MemStore::new(PAGE);
+        Store::create(&store, b"", true).unwrap();
+        let tree = Tree::new(&store, &Bytewise);
+        let mut stable = Vec::new();
+        for nth in 0..400 {
+            put(&tree, nth * 10, OLD_BYTES);
+            stable.push(nth * 10);
+            if nth < 4 || check(&store, &Bytewise).unwrap().depth != depth {
+                continue;
+            }
+            let pages = store.pages();
+            // Behind a leaf of the rightmost parent, not the last leaf.
+            let near = (nth - 4) * 10 - 60;
+            let splits_two = |new: u32| {
+                let twin = MemStore::with_pages(PAGE, &pages);
+                put(&Tree::new(&twin, &Bytewise), new, NEW_BYTES);
+                // The leaf, its parent, and above a root a new one.
+                let more = if depth == 2 { 3 } else { 2 };
+                twin.block_count().unwrap() as usize == pages.len() + more
+            };
+            if near < nth * 10 && splits_two(near + 3) && splits_two(near + 6) {
+                return (Ground { pages, stable }, near + 3, near + 6);
+            }
+        }
+        panic!("no tree of depth {depth} whose parent is full");
+    })
+}
+
+/// A tree of sparse leaves, each with one or two stable rows, below a root or
+/// below several parents.
+fn sparse(rows: u32) -> Ground {
+    once(move || {
+        let store = MemStore::new(PAGE);
+        Store::create(&store, b"", true).unwrap();
+        let tree = Tree::new(&store, &Bytewise);
+        let numbers = || (0..rows * 10).step_by(2);
+        for number in numbers() {
+            put(&tree, number, OLD_BYTES);
+        }
+        for number in numbers().filter(|number| number % 10 != 0) {
+            remove(&tree, number);
+        }
+        Ground {
+            pages: store.pages(),
+            stable: (0..rows).map(|nth| nth * 10).collect(),
+        }
+    })
+}
+
+#[test]
+fn two_inserters_that_split_one_leaf_and_its_parent_lose_nothing() {
+    for depth in [2, 3] {
+        let (ground, one, other) = full(depth);
+        let sessions: [&[Act]; 2] = [&[Put(one)], &[Put(other)]];
+        let story = Story::new(&ground, false, &sessions).explore();
+        assert!(story.grown()[1] >= 2, "both have split");
+        Story::new(&ground, false, &sessions).exhaust(3);
+    }
+}
+
+#[test]
+fn three_inserters_on_one_leaf_lose_nothing() {
+    let (ground, one, other) = full(3);
+    let sessions: [&[Act]; 3] = [&[Put(one)], &[Put(other)], &[Put(other + 1)]];
+    Story::new(&ground, false, &sessions).explore();
+    Story::new(&ground, false, &sessions).exhaust(2);
+}
+
+#[test]
+fn an_insertion_meets_the_merge_of_its_leaf_or_of_a_neighbour() {
+    let ground = sparse(12);
+    for near in [40, 50, 60, 70] {
+        let sessions: [&[Act]; 2] = [&[Put(55)], &[Merge(near)]];
+        let story = Story::new(&ground, false, &sessions).explore();
+        assert!(story.merges() > 0, "a merge near {near}");
+        Story::new(&ground, false, &sessions).exhaust(3);
+    }
+}
+
+#[test]
+fn merges_of_neighbouring_leaves_do_not_wait_for_one_another_in_a_circle() {
+    let ground = sparse(12);
+    let sessions: [&[Act]; 2] = [&[Merge(40)], &[Merge(50)]];
+    let story = Story::new(&ground, false, &sessions).exhaust(3);
+    assert!(story.merges() > 0);
+    let sessions: [&[Act]; 3] = [&[Merge(40)], &[Merge(50)], &[Merge(60), Merge(30)]];
+    Story::new(&ground, false, &sessions).explore();
+    Story::new(&ground, false, &sessions).exhaust(2);
+}
+
+#[test]
+fn scans_see_stable_rows_once_while_leaf_and_parent_split() {
+    let (ground, one, other) = full(3);
+    Story::new(&ground, false, &[&[Put(one)], &[Up]]).exhaust(2);
+    Story::new(&ground, false, &[&[Put(one)], &[Down]]).exhaust(2);
+    Story::new(&ground, false, &[&[Put(one), Put(other)], &[Up], &[Down]]).explore();
+}
+
+#[test]
+fn scans_see_stable_rows_once_while_leaves_merge() {
+    let ground = sparse(12);
+    for near in [40, 50] {
+        let story = Story::new(&ground, false, &[&[Merge(near)], &[Up]]).exhaust(2);
+        assert!(story.merges() > 0);
+        Story::new(&ground, false, &[&[Merge(near)], &[Down]]).exhaust(2);
+    }
+    let merges: [Act; 3] = [Merge(40), Merge(50), Merge(60)];
+    Story::new(&ground, false, &[&merges, &[Up], &[Down]]).explore();
+}
+
+#[test]
+fn scans_see_stable_rows_once_while_leaves_split_and_merge() {
+    for reuse in [false, true] {
+        let ground = sparse(12);
+        let puts: [Act; 3] = [Put(55), Put(56), Put(57)];
+        let merges: [Act; 3] = [Merge(40), Merge(50), Merge(60)];
+        let story = Story::new(&ground, reuse, &[&puts, &merges, &[Up], &[Down]]).explore();
+        assert!(story.merges() > 0);
+        Story::new(&ground, reuse, &[&[Put(55)], &[Merge(50)], &[Down]]).exhaust(1);
+    }
+}
+
+#[test]
+fn a_descent_with_a_stale_link_survives_the_reuse_of_its_leaf() {
+    let ground = sparse(12);
+    // The leaf of 50 is merged away, and its page becomes another leaf.
+    let writer: [Act; 5] = [Merge(50), Put(95), Put(96), Put(97), Put(98)];
+    for reader in [Find(50), Put(51), Merge(50), Up, Down] {
+        let sessions: [&[Act]; 2] = [&writer, &[reader]];
+        let story = Story::new(&ground, true, &sessions).explore();
+        let kept = Story::new(&ground, false, &[&writer]).explore();
+        assert!(
+            story.grown()[0] < kept.grown()[1],
+            "the deleted page was used again: {:?} {:?}",
+            story.grown(),
+            kept.grown()
+        );
+    }
+    Story::new(&ground, true, &[&writer, &[Find(50)]]).exhaust(3);
+    Story::new(&ground, true, &[&writer, &[Put(51)]]).exhaust(2);
+}
