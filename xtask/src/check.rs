@@ -42,6 +42,22 @@ const STEPS: &[Step] = &[
         arguments: &["test", "--quiet", "-p", "rowref", "-p", "engine"],
         environment: &[],
     },
+    Step {
+        name: "latching under shuttle's schedules",
+        // Release: it tries some hundred thousand schedules.
+        arguments: &[
+            "test",
+            "--quiet",
+            "--release",
+            "-p",
+            "engine",
+            "--features",
+            "shuttle",
+            "--test",
+            "shuttle",
+        ],
+        environment: &[],
+    },
 ];
 
 /// Runs every step, even after one has failed, and names the failed ones.

@@ -46,6 +46,11 @@ pub fn run(am: &str, choice: &Choice) -> Result<bool> {
         let pure = ["rowref", "engine"];
         tally.section("pure tests");
         programs::run(&mut tally, &["test", "-p", "rowref", "-p", "engine"], &[])?;
+        tally.section("latching under shuttle's schedules");
+        // A program of its own: these latches work nowhere else.
+        let mut schedules = vec!["test", "--release", "-p", "engine"];
+        schedules.extend(["--features", "shuttle", "--test", "shuttle"]);
+        programs::run(&mut tally, &schedules, &[])?;
         tally.section("tests of the other crates that run without a server");
         // One at a time: what does not compile in one must not hide the others.
         // Unit tests only; the programs of rowref-tests have their turn below.

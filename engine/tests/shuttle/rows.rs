@@ -152,8 +152,9 @@ impl Bench {
                 for row in of_leaf.into_iter().map(|nth| batch.row(nth)) {
                     let key = u32::from_be_bytes(row.key.try_into().unwrap());
                     assert!(
-                        last.is_none_or(|last| (key > last) == (direction == Direction::Forward)
-                            && key != last),
+                        last.is_none_or(
+                            |last| (key > last) == (direction == Direction::Forward) && key != last
+                        ),
                         "each row once and in order"
                     );
                     last = Some(key);
@@ -225,7 +226,8 @@ fn of_two_updaters_of_one_row_none_overwrites_the_other() {
     let noted = seen.clone();
     tell(4, move || {
         let bench = Bench::new(8);
-        let both = [(); 2].map(|()| bench.spawn(|bench, mut session| bench.add_one(&mut session, HOT)));
+        let both =
+            [(); 2].map(|()| bench.spawn(|bench, mut session| bench.add_one(&mut session, HOT)));
         let done = both.map(|session| session.join().unwrap());
         let done = done.into_iter().filter(|done| *done).count();
         assert!(done > 0, "at least the first gets through");

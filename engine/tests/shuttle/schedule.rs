@@ -10,12 +10,12 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Schedule, Scheduler, Tas
 use shuttle::{Config, Runner};
 
 /// Random schedules of each kind, if nothing else is asked for.
-const ITERATIONS: usize = 1000;
+const ITERATIONS: usize = 2000;
 /// How many preemptions the probabilistic schedules have. Few races need more.
 const PCT_DEPTHS: [usize; 2] = [2, 4];
 const SEED: u64 = 0x0bad_5eed;
 /// Where an exhaustive search is a mistake of whoever asked for it.
-const SCHEDULES_MAX: usize = 400_000;
+const SCHEDULES_MAX: usize = 500_000;
 
 fn config() -> Config {
     let mut config = Config::new();
@@ -45,7 +45,7 @@ pub fn explore(story: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Tells a story under *every* schedule with at most so many preemptions, and
-/// answers how many there were. A preemption takes its turn from a session
+/// answers how many there were; `usize::MAX` means all. A preemption takes its turn from a session
 /// that could go on; where one waits or ends, any other may follow for free.
 pub fn exhaust(preemptions_max: usize, story: impl Fn() + Send + Sync + 'static) -> usize {
     let scheduler = Exhaustive {
@@ -119,7 +119,9 @@ impl Scheduler for Exhaustive {
                 vec![main]
             } else if let Some(current) = current {
                 let may_preempt = self.preemptions < self.preemptions_max;
-                let others = ids.into_iter().filter(|task| may_preempt && *task != current);
+                let others = ids
+                    .into_iter()
+                    .filter(|task| may_preempt && *task != current);
                 std::iter::once(current).chain(others).collect()
             } else {
                 ids

@@ -135,7 +135,9 @@ impl Latch {
 
     pub(in crate::mem) fn try_write(&self) -> Option<WriteGuard> {
         point();
-        self.frame.try_write_arc().map(|frame| self.exclusive(frame))
+        self.frame
+            .try_write_arc()
+            .map(|frame| self.exclusive(frame))
     }
 
     fn exclusive(&self, frame: ArcRwLockWriteGuard<RawRwLock, Frame>) -> WriteGuard {
