@@ -351,6 +351,9 @@ fn an_insertion_meets_the_merge_of_its_leaf_or_of_a_neighbour() {
         let story = Story::new(&ground, false, &sessions).explore();
         assert!(story.merges() > 0, "a merge near {near}");
         Story::new(&ground, false, &sessions).exhaust(ALL);
+        // The third of these splits the leaf.
+        let sessions: [&[Act]; 2] = [&[Put(55), Put(56), Put(57)], &[Merge(near)]];
+        Story::new(&ground, false, &sessions).exhaust(3);
     }
 }
 
