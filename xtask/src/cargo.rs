@@ -75,11 +75,15 @@ fn holds_tests(folder: &Path) -> Result<bool> {
 /// The packages with unit tests. A package without any is left out: one that
 /// leans on pgrx does not even link a test program unless it stands in for
 /// the server's symbols, which only those do that have something to test.
-pub fn testable() -> Result<Vec<String>> {
+///
+/// Each with the option that names its unit tests: not every package has a
+/// library.
+pub fn testable() -> Result<Vec<(String, &'static str)>> {
     let mut names = Vec::new();
     for member in members()? {
         if holds_tests(&member.folder.join("src"))? {
-            names.push(member.name);
+            let has_library = member.folder.join("src/lib.rs").exists();
+            names.push((member.name, if has_library { "--lib" } else { "--bins" }));
         }
     }
     Ok(names)

@@ -54,9 +54,9 @@ pub fn run(am: &str, choice: &Choice) -> Result<bool> {
         tally.section("tests of the other crates that run without a server");
         // One at a time: what does not compile in one must not hide the others.
         // Unit tests only; the programs of rowref-tests have their turn below.
-        for name in cargo::testable()? {
+        for (name, unit_tests) in cargo::testable()? {
             if !pure.contains(&name.as_str()) {
-                let arguments = ["test", "--release", "-p", &name, "--lib", "--bins"];
+                let arguments = ["test", "--release", "-p", &name, unit_tests];
                 programs::run(&mut tally, &arguments, &[])?;
             }
         }

@@ -36,7 +36,6 @@ functions! {
     FreeErrorData
     MemoryContextAllocZero
     MemoryContextDelete
-    detoast_external_attr
     fmgr_info_cxt
     palloc0
     pfree
