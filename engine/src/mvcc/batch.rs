@@ -194,6 +194,8 @@ fn copy_short(to: &mut [u8], from: &[u8], len: usize) {
         0..=16 => copy_blocks::<16>(to, from),
         17..=32 => copy_blocks::<32>(to, from),
         33..=64 => copy_blocks::<64>(to, from),
+        65..=96 => copy_blocks::<96>(to, from),
+        97..=128 => copy_blocks::<128>(to, from),
         _ => false,
     };
     if !done {
