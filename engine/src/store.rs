@@ -61,6 +61,10 @@ pub trait PageStore {
     /// Its contents are garbage until a record formats it.
     fn allocate(&self) -> Result<Self::Exclusive<'_>>;
 
+    /// Says that a page will be read soon: a store may begin to fetch it. No
+    /// lock or pin comes of it.
+    fn expect(&self, _at: BlockNumber) {}
+
     /// Tells the free-space map, a hint, that a page can be used again.
     fn offer(&self, at: BlockNumber);
 

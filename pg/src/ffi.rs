@@ -47,6 +47,11 @@ unsafe extern "C-unwind" {
         buffer: *mut pg_sys::Buffer,
         block: *mut u32,
     ) -> *mut u8;
+    pub(crate) fn rowref_expect(
+        relation: pg_sys::Relation,
+        fork: pg_sys::ForkNumber::Type,
+        block: u32,
+    );
     pub(crate) fn rowref_release(buffer: pg_sys::Buffer);
 
     pub(crate) fn rowref_needs_wal(

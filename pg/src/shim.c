@@ -38,6 +38,25 @@ rowref_read(Relation rel, ForkNumber fork, BlockNumber block, int lock_mode,
 	return BufferGetPage(*buffer);
 }
 
+/*
+ * Guarded.  Begins to fetch a block: from the disk, or, if it is in a shared
+ * buffer, into the processor's cache.  The buffer is not pinned, so it may hold
+ * another block by now; to prefetch an address reads nothing.
+ */
+void
+rowref_expect(Relation rel, ForkNumber fork, BlockNumber block)
+{
+	PrefetchBufferResult found = PrefetchBuffer(rel, fork, block);
+
+	if (found.recent_buffer > 0)
+	{
+		char	   *page = BufferGetPage(found.recent_buffer);
+
+		for (int at = 0; at < BLCKSZ; at += 64)
+			__builtin_prefetch(page + at, 0, 2);
+	}
+}
+
 /* Guarded.  As rowref_read, exclusively; NULL where it would have to wait. */
 char *
 rowref_try_lock(Relation rel, ForkNumber fork, BlockNumber block,

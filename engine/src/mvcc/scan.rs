@@ -138,6 +138,9 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             && !matches!(&*place, Place::At(position, _) if position.sequence.is_some()
                 && page.high().is_some_and(|high| high.sequence.is_some()
                     && compare.compare(high.key, &position.key).is_eq()));
+        if let Place::At(_, right) = &next {
+            self.tree.store.expect(*right);
+        }
         self.copy_leaf(guard, block, from, to, whole, range, snapshot, batch)?;
         *place = next;
         Ok(())

@@ -201,6 +201,12 @@ impl PageStore for RelationStore {
         commit::commit(self, record, pages);
     }
 
+    #[inline]
+    fn expect(&self, at: BlockNumber) {
+        // SAFETY: the relation is open.
+        unsafe { guarded(|| ffi::rowref_expect(self.relation, self.fork, at.0)) }
+    }
+
     fn hint(&self, at: BlockNumber, hints: &[Hint]) {
         hint::hint(self, at, hints);
     }
