@@ -70,7 +70,12 @@ fn run(page_size: usize, recycle: bool, seed: u32) {
         scope.spawn(move |_| {
             let tree = Tree::new(tide_store, &Bytewise);
             let mut state = seed;
-            while tide_on.load(Atomic::SeqCst) {
+            // On a busy machine the writers may be done before the tide's first
+            // merge: it goes on until there is one, within reason.
+            let mut rounds = 0;
+            while tide_on.load(Atomic::SeqCst) || rounds < 50_000 && *merges_of.lock().unwrap() == 0
+            {
+                rounds += 1;
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let base = (state >> 8) % STABLE * 10;
                 let keys: Vec<[u8; 4]> = (1..10).map(|nth| number_key(base + nth)).collect();
