@@ -56,9 +56,10 @@ const BUILD: &[Need] = &[
 /// to run. Installs what is missing when we are root; otherwise fails with the
 /// one command to run.
 pub fn for_server() -> Result<()> {
+    // The second is always set: by .cargo/config.toml, to Debian's.
     let custom = ["PG_CONFIG", "PGRX_PG_CONFIG_PATH"]
         .iter()
-        .any(|name| std::env::var_os(name).is_some());
+        .any(|name| std::env::var_os(name).is_some_and(|path| path != "/usr/bin/pg_config"));
     let mut needs: Vec<&Need> = BUILD.iter().collect();
     // Whoever names a pg_config brings the server that belongs to it.
     if !custom {
