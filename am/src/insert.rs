@@ -1,5 +1,6 @@
 //! Inserting rows, one by one and in batches.
 
+use crate::decoding;
 use crate::isolation;
 use crate::open::open;
 use crate::row_id;
@@ -87,12 +88,12 @@ pub unsafe extern "C-unwind" fn tuple_insert<A: TableAm>(
     isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
-        isolation::refuse_published(relation);
         let table = open::<A>(relation);
         let writer = writer(cid);
         let (mut key, mut payload) = (Vec::new(), Vec::new());
         encode(&table, relation, slot, &mut key, &mut payload);
         let written = insert_row(&table, relation, slot, writer, &key, &payload);
+        decoding::inserted(&table, relation, &key, &payload);
         finish(relation, slot, writer, &key, written);
         count_inserts(relation, 1);
     }
@@ -139,7 +140,6 @@ pub unsafe extern "C-unwind" fn multi_insert<A: TableAm>(
     isolation::refuse_serializable(relation);
     // SAFETY: the server passes nslots live slots.
     unsafe {
-        isolation::refuse_published(relation);
         let table = open::<A>(relation);
         let writer = writer(cid);
         let slots = std::slice::from_raw_parts(slots, nslots as usize);
@@ -150,7 +150,8 @@ pub unsafe extern "C-unwind" fn multi_insert<A: TableAm>(
         let written = batch.insert(&table, relation, writer, |nth, key, payload| {
             insert_row(&table, relation, slots[nth], writer, key, payload)
         });
-        for (nth, key, place) in written {
+        for (nth, (key, payload), place) in written {
+            decoding::inserted(&table, relation, key, payload);
             finish(relation, slots[nth], writer, key, place);
         }
         count_inserts(relation, slots.len() as i64);
@@ -216,7 +217,7 @@ impl InsertBatch {
 
     /// Inserts the rows. One whose key has a history already is given to
     /// `one`, with its number in the order of [`InsertBatch::add`]. Returns
-    /// number, key and place of each.
+    /// number, key with payload, and place of each.
     ///
     /// # Safety
     /// `relation` is open.
@@ -226,7 +227,7 @@ impl InsertBatch {
         relation: pg_sys::Relation,
         writer: Writer,
         mut one: impl FnMut(usize, &[u8], &[u8]) -> Written,
-    ) -> impl Iterator<Item = (usize, &[u8], Written)> {
+    ) -> impl Iterator<Item = (usize, (&[u8], &[u8]), Written)> {
         let bytes = &self.bytes;
         let order = table.layout();
         let by_key = |a: &Encoded, b: &Encoded| {
@@ -260,10 +261,13 @@ impl InsertBatch {
                 done += 1;
             }
         }
-        self.rows
-            .iter()
-            .zip(written)
-            .map(|(at, place)| (at.nth, &self.bytes[at.start..at.middle], place))
+        self.rows.iter().zip(written).map(|(at, place)| {
+            let row = (
+                &self.bytes[at.start..at.middle],
+                &self.bytes[at.middle..at.end],
+            );
+            (at.nth, row, place)
+        })
     }
 }
 

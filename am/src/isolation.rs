@@ -15,28 +15,3 @@ pub fn refuse_serializable(_relation: pg_sys::Relation) {
         );
     }
 }
-
-/// Refuses to change a table that a publication covers: its changes are not
-/// decoded, so that subscribers would miss them without a word.
-///
-/// # Safety
-/// `relation` is open.
-#[inline]
-pub unsafe fn refuse_published(relation: pg_sys::Relation) {
-    // SAFETY: a plain variable, and the caller's promise.
-    unsafe {
-        if pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32 {
-            return;
-        }
-        let mut description = pg_sys::PublicationDesc::default();
-        pg_sys::RelationBuildPublicationDesc(relation, &mut description);
-        let actions = description.pubactions;
-        if actions.pubinsert || actions.pubupdate || actions.pubdelete {
-            pg::error::unsupported(
-                "changing a published table",
-                "Logical decoding does not see its changes. Drop the table from the publication, \
-                 or use a heap table.",
-            );
-        }
-    }
-}

@@ -6,6 +6,7 @@
 //! but what lies in `pg::handoff`. Read `README.md` first.
 
 mod create;
+mod decoding;
 mod estimate;
 mod fetch;
 mod insert;

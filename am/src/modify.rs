@@ -1,5 +1,6 @@
 //! UPDATE, DELETE and row locks: one version superseded or locked.
 
+use crate::decoding;
 use crate::insert::{encode, insert_row, writer};
 use crate::isolation;
 use crate::open::open;
@@ -240,7 +241,6 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
     isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
-        isolation::refuse_published(relation);
         let table = open::<A>(relation);
         let named = row_handle::resolve(relation, *tid);
         let command = Command {
@@ -271,6 +271,7 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
         );
         match command.supersede(id.as_ref(), successor, &mut turn) {
             Ok(_) => {
+                decoding::deleted(&table, relation, (id.as_ref(), command.near));
                 pg_sys::pgstat_count_heap_delete(relation);
                 pg_sys::TM_Result::TM_Ok
             }
@@ -299,7 +300,6 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
     isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
-        isolation::refuse_published(relation);
         *update_indexes = false;
         *lockmode = pg_sys::LockTupleMode::LockTupleNoKeyExclusive;
         let table = open::<A>(relation);
@@ -357,6 +357,13 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
         };
         match done {
             Ok((key, written)) => {
+                decoding::updated(
+                    &table,
+                    relation,
+                    (old.as_ref(), command.near),
+                    key,
+                    &payload,
+                );
                 let head = Head {
                     flags: EntryKind::Put as u8,
                     xmin: command.writer.xid,

@@ -34,11 +34,13 @@ pub enum RecordKind {
     Meta = 9,
     /// A status change of versions in place (speculative insertion).
     Confirm = 10,
+    /// A row change told to whoever reads the log for rows; it touches no page.
+    RowChange = 11,
 }
 
 impl RecordKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [RecordKind; 11] = [
+    pub const ALL: [RecordKind; 12] = [
         RecordKind::Create,
         RecordKind::Insert,
         RecordKind::Split,
@@ -50,6 +52,7 @@ impl RecordKind {
         RecordKind::Reuse,
         RecordKind::Meta,
         RecordKind::Confirm,
+        RecordKind::RowChange,
     ];
 
     /// The kind with this number.
@@ -71,6 +74,7 @@ impl RecordKind {
             RecordKind::Reuse => "REUSE",
             RecordKind::Meta => "META",
             RecordKind::Confirm => "CONFIRM",
+            RecordKind::RowChange => "ROW_CHANGE",
         }
     }
 }

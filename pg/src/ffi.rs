@@ -71,6 +71,16 @@ unsafe extern "C-unwind" {
     );
     // Guarded.
     pub(crate) fn rowref_log_notice(manager: u8, info: u8, data: *const u8, bytes: u32);
+    // Guarded.
+    pub(crate) fn rowref_log_change(manager: u8, info: u8, data: *const u8, bytes: u32);
+    pub(crate) fn rowref_decoded_record(
+        buffer: *mut pg_sys::XLogRecordBuffer,
+        lsn: *mut pg_sys::XLogRecPtr,
+    ) -> *mut pg_sys::XLogReaderState;
+    pub(crate) fn rowref_record_xid(record: *mut pg_sys::XLogReaderState) -> pg_sys::TransactionId;
+    pub(crate) fn rowref_record_origin(record: *mut pg_sys::XLogReaderState)
+    -> pg_sys::RepOriginId;
+    pub(crate) fn rowref_decoding_has_snapshot(builder: *mut pg_sys::SnapBuild) -> bool;
     pub(crate) fn rowref_panic(what: *const c_char, detail: *const c_char) -> !;
 
     // Guarded.

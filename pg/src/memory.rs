@@ -7,6 +7,42 @@
 use pgrx::pg_sys;
 use std::ffi::c_void;
 
+/// Runs `work` in a memory context of its own below the current one, which is
+/// deleted behind it (after an ERROR together with its parent).
+///
+/// # Safety
+/// What `work` returns does not point into that memory; the name is static.
+pub unsafe fn in_temporary_context<R>(
+    name: &'static std::ffi::CStr,
+    work: impl FnOnce() -> R,
+) -> R {
+    /// Puts the former context back, however `work` ends.
+    struct Back(pg_sys::MemoryContext);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            // SAFETY: it was current before, and outlives the work.
+            unsafe { pg_sys::CurrentMemoryContext = self.0 };
+        }
+    }
+    // SAFETY: a plain context below the current one.
+    unsafe {
+        let context = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            name.as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        let result = {
+            let _back = Back(pg_sys::CurrentMemoryContext);
+            pg_sys::CurrentMemoryContext = context;
+            work()
+        };
+        pg_sys::MemoryContextDelete(context);
+        result
+    }
+}
+
 /// A value in a memory context, and the callback that drops it with it.
 #[repr(C)]
 pub struct ContextOwned<T> {

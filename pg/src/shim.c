@@ -16,6 +16,8 @@
 #include "access/xloginsert.h"
 #include "access/xlogutils.h"
 #include "miscadmin.h"
+#include "replication/decode.h"
+#include "replication/snapbuild.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
 #include "storage/lmgr.h"
@@ -182,6 +184,46 @@ rowref_log_notice(RmgrId rmid, uint8 info, const char *data, uint32 bytes)
 	XLogBeginInsert();
 	XLogRegisterData(unconstify(char *, data), bytes);
 	(void) XLogInsert(rmid, info);
+}
+
+/*
+ * Guarded.  Logs a record that changes no page but tells of a changed row; its
+ * origin goes along, by which output plugins filter.
+ */
+void
+rowref_log_change(RmgrId rmid, uint8 info, const char *data, uint32 bytes)
+{
+	XLogBeginInsert();
+	XLogSetRecordFlags(XLOG_INCLUDE_ORIGIN);
+	XLogRegisterData(unconstify(char *, data), bytes);
+	(void) XLogInsert(rmid, info);
+}
+
+/* ---- logical decoding: wal/README.md ---- */
+
+XLogReaderState *
+rowref_decoded_record(XLogRecordBuffer *buffer, XLogRecPtr *lsn)
+{
+	*lsn = buffer->origptr;
+	return buffer->record;
+}
+
+TransactionId
+rowref_record_xid(XLogReaderState *record)
+{
+	return XLogRecGetXid(record);
+}
+
+RepOriginId
+rowref_record_origin(XLogReaderState *record)
+{
+	return XLogRecGetOrigin(record);
+}
+
+bool
+rowref_decoding_has_snapshot(SnapBuild *builder)
+{
+	return SnapBuildCurrentState(builder) >= SNAPBUILD_FULL_SNAPSHOT;
 }
 
 /* Our own bug, or corruption in redo: no way on but recovery. */

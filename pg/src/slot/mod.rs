@@ -146,7 +146,7 @@ impl RowSlot {
 }
 
 /// No writer yet.
-const NO_HEAD: Head = Head {
+pub(crate) const NO_HEAD: Head = Head {
     flags: 0,
     xmin: Xid::NONE,
     cid: CommandId(0),

@@ -89,6 +89,27 @@ pub(crate) unsafe fn record_block(
     (file, block, init_fork)
 }
 
+/// Fills in what a decoded row change is about.
+///
+/// # Safety
+/// `change` is fresh; the tuples are in the reorder buffer's memory, or null.
+pub(crate) unsafe fn set_row_change(
+    change: *mut pg_sys::ReorderBufferChange,
+    file: RelationFile,
+    old: *mut pg_sys::ReorderBufferTupleBuf,
+    new: *mut pg_sys::ReorderBufferTupleBuf,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let row = &mut (*change).data.tp;
+        row.relnode = file;
+        // The values out of line that came before belong to this row.
+        row.clear_toast_afterwards = true;
+        row.oldtuple = old;
+        row.newtuple = new;
+    }
+}
+
 /// On a standby: waits for, or cancels, queries to which `newest` may count
 /// as running.
 pub(crate) fn resolve_conflict(newest: pg_sys::TransactionId, file: &RelationFile) {

@@ -8,6 +8,7 @@ use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
 use pgrx::prelude::*;
 
 use super::ReuseNotice;
+use super::change::RowChange;
 use crate::ffi;
 
 /// The kind in a record's info byte, of which the high half is ours.
@@ -45,6 +46,7 @@ fn name(kind: RecordKind) -> &'static CStr {
         RecordKind::Reuse => c"REUSE",
         RecordKind::Meta => c"META",
         RecordKind::Confirm => c"CONFIRM",
+        RecordKind::RowChange => c"ROW_CHANGE",
     }
 }
 
@@ -83,6 +85,18 @@ pub(super) unsafe extern "C-unwind" fn describe(
                     text,
                     "rel {tablespace}/{database}/{relation}, blk {}, stamp {}",
                     notice.block, notice.stamp
+                );
+            }
+        }
+        Some(RecordKind::RowChange) => {
+            if let Some(change) = RowChange::decode(data) {
+                let [tablespace, database, relation] = change.file;
+                let _ = write!(
+                    text,
+                    "rel {tablespace}/{database}/{relation}, {:?}, old {} bytes, new {} bytes",
+                    change.action,
+                    change.old.map_or(0, <[u8]>::len),
+                    change.new.map_or(0, <[u8]>::len),
                 );
             }
         }

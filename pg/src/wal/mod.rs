@@ -1,7 +1,9 @@
-//! The WAL resource manager: what PostgreSQL calls to replay, describe and
-//! compare this project's records. The format, the locks of redo and the
+//! The WAL resource manager: what PostgreSQL calls to replay, describe, compare
+//! and decode this project's records. The format, the locks of redo and the
 //! choice of the id are in `README.md` beside this file.
 
+pub mod change;
+mod decode;
 mod describe;
 mod mask;
 mod redo;
@@ -36,7 +38,7 @@ pub unsafe fn register() {
         rm_startup: None,
         rm_cleanup: None,
         rm_mask: Some(mask::mask),
-        rm_decode: None,
+        rm_decode: Some(decode::decode),
     };
     // SAFETY: the server copies the structure; the name is static. Unguarded:
     // during start-up there is nowhere to jump to, so that the server makes an

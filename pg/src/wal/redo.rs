@@ -49,6 +49,10 @@ pub(super) unsafe extern "C-unwind" fn redo(record: *mut pg_sys::XLogReaderState
             announce_reuse(data_of(record));
             return;
         }
+        if kind == RecordKind::RowChange {
+            // For logical decoding only; the page's own record came before it.
+            return;
+        }
         if blocks as usize > Record::BLOCKS_MAX {
             ffi::panic(
                 "pg_rowref met a WAL record of too many blocks",
