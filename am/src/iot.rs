@@ -8,55 +8,25 @@ use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::vacuum::Vacuumed;
 use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
-use engine::mvcc::{Sight, Snapshot, Strength, VersionId, VersionIdBuf, Versioned, Writer};
+use engine::mvcc::{Sight, Snapshot, Strength, VersionId, VersionIdBuf, Writer};
 use engine::store::PageStore;
 use engine::{BlockNumber, Result};
-use pg::row::{Places, TableLayout};
+use pg::open::OpenStore;
+use pg::row::TableLayout;
 use pg::store::RelationStore;
-use pg::xact::{ServerSnapshot, ServerTransactions};
+use pg::xact::ServerSnapshot;
 use std::rc::Rc;
 
 /// An open index-organized table.
-pub struct Iot {
-    layout: Rc<TableLayout>,
-    store: RelationStore,
-    transactions: ServerTransactions,
-}
-
-impl Iot {
-    #[inline]
-    fn versioned<R>(
-        &self,
-        work: impl FnOnce(&Versioned<'_, RelationStore, TableLayout, ServerTransactions>) -> R,
-    ) -> R {
-        let places = self.layout.places();
-        let tree = Tree::with_root(&self.store, &*self.layout, places.root);
-        tree.append_near(places.rightmost);
-        let result = work(&Versioned {
-            tree: &tree,
-            transactions: &self.transactions,
-        });
-        let found = Places {
-            root: tree.known_root(),
-            rightmost: tree.known_rightmost(),
-        };
-        if found != places {
-            self.layout.set_places(found);
-        }
-        result
-    }
-}
+pub struct Iot(OpenStore);
 
 impl TableAm for Iot {
     const NAME: &'static str = "iot";
 
     fn open(layout: Rc<TableLayout>, store: RelationStore) -> Iot {
-        Iot {
-            layout,
-            // SAFETY: the store's relation is open as long as the store lives.
-            transactions: unsafe { ServerTransactions::new(store.relation()) },
-            store,
-        }
+        let table = store.relation();
+        // SAFETY: the store's relation is open as long as the store lives.
+        Iot(unsafe { OpenStore::new(layout, store, table) })
     }
 
     fn create<S: PageStore>(store: &S, layout: &[u8], ordered: bool) -> Result<()> {
@@ -68,27 +38,27 @@ impl TableAm for Iot {
     }
 
     fn is_empty(&self) -> Result<bool> {
-        self.versioned(|v| v.is_empty())
+        self.0.with(|v| v.is_empty())
     }
 
     #[inline]
     fn layout(&self) -> &Rc<TableLayout> {
-        &self.layout
+        self.0.layout()
     }
 
     fn lease_row_ids(&self, count: u64) -> Result<std::ops::Range<u64>> {
-        self.versioned(|v| v.tree.lease_row_ids(count))
+        self.0.with(|v| v.tree.lease_row_ids(count))
     }
 
     fn get(&self, key: &[u8], snapshot: &ServerSnapshot<'_>, into: &mut Batch) -> Result<bool> {
-        self.versioned(|v| match snapshot {
+        self.0.with(|v| match snapshot {
             ServerSnapshot::Mvcc(snapshot) => v.get(key, snapshot, into),
             snapshot => v.get(key, snapshot, into),
         })
     }
 
     fn version(&self, id: VersionId<'_>, near: BlockNumber, into: &mut Batch) -> Result<bool> {
-        self.versioned(|v| {
+        self.0.with(|v| {
             v.tree.look_near(near);
             v.version(id, into)
         })
@@ -105,7 +75,7 @@ impl TableAm for Iot {
         }
         // The common kind of snapshot is judged by without asking for its kind
         // again for each version.
-        self.versioned(|v| match snapshot {
+        self.0.with(|v| match snapshot {
             ServerSnapshot::Mvcc(snapshot) => cursor.step(v, snapshot, direction),
             snapshot => cursor.step(v, snapshot, direction),
         })
@@ -119,7 +89,7 @@ impl TableAm for Iot {
         snapshot: &ServerSnapshot<'_>,
         batch: &mut Batch,
     ) -> Result<bool> {
-        self.versioned(|v| match snapshot {
+        self.0.with(|v| match snapshot {
             ServerSnapshot::Mvcc(snapshot) => v.next_leaf(range, direction, place, snapshot, batch),
             snapshot => v.next_leaf(range, direction, place, snapshot, batch),
         })
@@ -131,11 +101,11 @@ impl TableAm for Iot {
         snapshot: &ServerSnapshot<'_>,
         batch: &mut Batch,
     ) -> Result<Option<usize>> {
-        self.versioned(|v| v.sample_block(block, snapshot, batch))
+        self.0.with(|v| v.sample_block(block, snapshot, batch))
     }
 
     fn insert(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion> {
-        self.versioned(|v| v.insert(writer, key, payload, 0))
+        self.0.with(|v| v.insert(writer, key, payload, 0))
     }
 
     fn insert_run(
@@ -144,7 +114,7 @@ impl TableAm for Iot {
         rows: &[(&[u8], &[u8])],
         written: &mut Vec<Written>,
     ) -> Result<usize> {
-        self.versioned(|v| v.insert_run(writer, rows, written))
+        self.0.with(|v| v.insert_run(writer, rows, written))
     }
 
     fn supersede(
@@ -155,7 +125,7 @@ impl TableAm for Iot {
         successor: Successor<'_>,
         crosscheck: Option<&ServerSnapshot<'_>>,
     ) -> Result<Outcome> {
-        self.versioned(|v| {
+        self.0.with(|v| {
             v.tree.look_near(near);
             v.supersede(writer, id, successor, |head| {
                 crosscheck.is_none_or(|snapshot| snapshot.judge(head).sight == Sight::Seen)
@@ -170,31 +140,31 @@ impl TableAm for Iot {
         near: BlockNumber,
         strength: Strength,
     ) -> Result<Outcome> {
-        self.versioned(|v| {
+        self.0.with(|v| {
             v.tree.look_near(near);
             v.lock(writer, id, strength)
         })
     }
 
     fn rebuild(&self, into: &RelationStore, pause: impl FnMut()) -> Result<Rebuilt> {
-        let layout = self.layout.organization().to_bytes();
-        let mut bulk = Bulk::new(into, &*self.layout, &layout)?;
-        bulk.set_next_row_id(Meta::decode(&self.store.read(BlockNumber::META)?)?.next_row_id);
-        let rebuilt = self.versioned(|v| v.rebuild(&mut bulk, pause))?;
+        let layout = self.layout().organization().to_bytes();
+        let mut bulk = Bulk::new(into, &**self.layout(), &layout)?;
+        bulk.set_next_row_id(Meta::decode(&self.0.store().read(BlockNumber::META)?)?.next_row_id);
+        let rebuilt = self.0.with(|v| v.rebuild(&mut bulk, pause))?;
         bulk.finish()?;
         Ok(rebuilt)
     }
 
     fn latest(&self, id: VersionId<'_>, snapshot: &ServerSnapshot<'_>) -> Result<VersionIdBuf> {
-        self.versioned(|v| v.latest(id, snapshot))
+        self.0.with(|v| v.latest(id, snapshot))
     }
 
     fn vacuum(&self, pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed> {
-        self.versioned(|v| v.vacuum(pause))
+        self.0.with(|v| v.vacuum(pause))
     }
 
     fn check(&self) -> Result<Vec<(BlockNumber, String)>> {
-        let report = check::check(&self.store, &*self.layout)?;
+        let report = check::check(self.0.store(), &**self.layout())?;
         Ok(report
             .problems
             .into_iter()

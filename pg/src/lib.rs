@@ -10,6 +10,7 @@ mod ffi;
 pub mod handles;
 pub mod handoff;
 pub mod memory;
+pub mod open;
 pub mod organize;
 pub mod row;
 pub mod shmem;

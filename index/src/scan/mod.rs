@@ -9,6 +9,7 @@ mod hand_over;
 mod ranges;
 mod source;
 #[cfg(test)]
+#[path = "../../../pg/src/row/stub.rs"]
 mod stub;
 #[cfg(test)]
 mod tests;

@@ -2,17 +2,14 @@
 
 use std::rc::Rc;
 
-use engine::BlockNumber;
-use engine::btree::{Meta, Tree};
+use engine::mvcc::Snapshot;
 use engine::mvcc::batch::Batch;
 use engine::mvcc::scan::{Direction, Place, Range};
-use engine::mvcc::{Snapshot, Versioned};
-use engine::store::PageStore;
 use pg::error::{OrRaise, unsupported};
+use pg::open::{OpenStore, ServerVersions};
 use pg::organize;
-use pg::row::{self, Places, TableLayout};
-use pg::store::RelationStore;
-use pg::xact::{ServerSnapshot, ServerTransactions};
+use pg::row::TableLayout;
+use pg::xact::ServerSnapshot;
 use pgrx::pg_sys;
 
 use super::walk::Rows;
@@ -20,9 +17,7 @@ use super::walk::Rows;
 /// A table and the snapshot that it is read under. The server keeps both for as
 /// long as the scan lasts.
 pub struct Source {
-    layout: Rc<TableLayout>,
-    store: RelationStore,
-    transactions: ServerTransactions,
+    rows: OpenStore,
     snapshot: ServerSnapshot<'static>,
     is_stable: bool,
 }
@@ -40,14 +35,9 @@ impl Source {
                 organize::owns(table),
                 "an index is built on a table of ours only"
             );
-            let store = RelationStore::new(table);
-            let layout = row::of_relation(table, || -> Result<_, row::Error> {
-                let page = store.read(BlockNumber::META).or_raise(table);
-                Ok(Meta::decode(&page).or_raise(table).layout)
-            })
-            .or_raise(table);
+            let rows = OpenStore::table(table);
             let keys = usize::try_from((*(*(*descriptor).indexRelation).rd_index).indnkeyatts);
-            if Ok(layout.order().columns().len()) != keys {
+            if Ok(rows.layout().order().columns().len()) != keys {
                 unsupported(
                     "scanning an index that its table is not organized by",
                     "REINDEX TABLE makes the index and its table agree.",
@@ -55,9 +45,7 @@ impl Source {
             }
             let snapshot = ServerSnapshot::from_pg((*descriptor).xs_snapshot, table);
             Source {
-                layout,
-                store,
-                transactions: ServerTransactions::new(table),
+                rows,
                 is_stable: snapshot.is_stable(),
                 snapshot,
             }
@@ -67,33 +55,19 @@ impl Source {
     /// How the table's rows are laid out.
     #[inline]
     pub fn layout(&self) -> &Rc<TableLayout> {
-        &self.layout
+        self.rows.layout()
     }
 
     /// The table.
     pub fn relation(&self) -> pg_sys::Relation {
-        self.store.relation()
+        self.rows.relation()
     }
 
     #[inline]
-    fn with<R>(
-        &self,
-        work: impl FnOnce(
-            &Versioned<'_, RelationStore, TableLayout, ServerTransactions>,
-        ) -> engine::Result<R>,
-    ) -> R {
-        let places = self.layout.places();
-        let tree = Tree::with_root(&self.store, &*self.layout, places.root);
-        let result = work(&Versioned {
-            tree: &tree,
-            transactions: &self.transactions,
-        });
-        let root = tree.known_root();
-        if root != places.root {
-            self.layout.set_places(Places { root, ..places });
-        }
+    fn with<R>(&self, work: impl FnOnce(&ServerVersions<'_>) -> engine::Result<R>) -> R {
+        let result = self.rows.with(work);
         // SAFETY: the relation is open.
-        unsafe { result.or_raise(self.store.relation()) }
+        unsafe { result.or_raise(self.rows.relation()) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The server's symbols that unit tests link against and must never reach:
 //! what is tested here touches bytes alone. A test that strays into the server
 //! aborts at once. In the library proper these come from the server itself.
+//! The index crate's tests include this file.
 
 /// Functions of the server.
 macro_rules! functions {
@@ -29,16 +30,21 @@ functions! {
     AllocSetContextCreateInternal
     CopyErrorData
     DatumGetEOHP
+    deconstruct_array
+    detoast_external_attr
     EOH_flatten_into
     EOH_get_flat_size
-    detoast_external_attr
     FlushErrorState
+    fmgr_info_cxt
     FreeErrorData
+    FunctionCall2Coll
+    get_typlenbyvalalign
     MemoryContextAllocZero
     MemoryContextDelete
-    fmgr_info_cxt
+    OidFunctionCall1Coll
     palloc0
     pfree
+    pg_detoast_datum
     pg_detoast_datum_packed
 }
 

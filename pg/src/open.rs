@@ -1,0 +1,103 @@
+//! An open relation of ours as the engine's versioned store: what tables and
+//! indexes, reading or writing, have in common.
+
+use std::rc::Rc;
+
+use engine::BlockNumber;
+use engine::btree::{Meta, Tree};
+use engine::mvcc::Versioned;
+use engine::store::PageStore;
+use pgrx::pg_sys;
+
+use crate::error::OrRaise;
+use crate::row::{self, Places, TableLayout};
+use crate::store::RelationStore;
+use crate::xact::ServerTransactions;
+
+/// The store that an open relation holds, as one session uses it.
+pub struct OpenStore {
+    layout: Rc<TableLayout>,
+    store: RelationStore,
+    transactions: ServerTransactions,
+}
+
+/// The engine's view of it.
+pub type ServerVersions<'t> = Versioned<'t, RelationStore, TableLayout, ServerTransactions>;
+
+impl OpenStore {
+    /// Opens a table of ours, reading the layout from its metapage unless this
+    /// process knows it.
+    ///
+    /// # Safety
+    /// `table` is open, and stays so while the result lives.
+    pub unsafe fn table(table: pg_sys::Relation) -> OpenStore {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let store = RelationStore::new(table);
+            let layout = row::of_relation(table, || -> Result<_, row::Error> {
+                let page = store.read(BlockNumber::META).or_raise(table);
+                Ok(Meta::decode(&page).or_raise(table).layout)
+            })
+            .or_raise(table);
+            OpenStore::new(layout, store, table)
+        }
+    }
+
+    /// A store whose layout is known. How far its versions may be pruned is
+    /// the horizon of `table`: that of an index is its table's.
+    ///
+    /// # Safety
+    /// The store's relation and `table` are open, and stay so while the result
+    /// lives.
+    pub unsafe fn new(
+        layout: Rc<TableLayout>,
+        store: RelationStore,
+        table: pg_sys::Relation,
+    ) -> OpenStore {
+        OpenStore {
+            layout,
+            store,
+            // SAFETY: the caller's promise.
+            transactions: unsafe { ServerTransactions::new(table) },
+        }
+    }
+
+    /// How its rows are laid out.
+    #[inline]
+    pub fn layout(&self) -> &Rc<TableLayout> {
+        &self.layout
+    }
+
+    /// Its pages.
+    #[inline]
+    pub fn store(&self) -> &RelationStore {
+        &self.store
+    }
+
+    /// The relation.
+    #[inline]
+    pub fn relation(&self) -> pg_sys::Relation {
+        self.store.relation()
+    }
+
+    /// Works on the store. Where its root and its rightmost leaf are is kept
+    /// with the layout, for the next one who opens it.
+    #[inline]
+    pub fn with<R>(&self, work: impl FnOnce(&ServerVersions<'_>) -> R) -> R {
+        let places = self.layout.places();
+        let tree = Tree::with_root(&self.store, &*self.layout, places.root);
+        tree.append_near(places.rightmost);
+        let result = work(&Versioned {
+            tree: &tree,
+            transactions: &self.transactions,
+        });
+        let found = Places {
+            root: tree.known_root(),
+            rightmost: tree.known_rightmost(),
+        };
+        if found != places {
+            self.layout.set_places(found);
+        }
+        result
+    }
+}
