@@ -1,6 +1,8 @@
 //! The one file that turns failures into the server's errors, each with its
 //! SQLSTATE and, where something can be done about it, a hint.
 
+mod field;
+
 use engine::Error;
 use pgrx::pg_sys::{self, panic::ErrorReport};
 use pgrx::prelude::*;
@@ -155,13 +157,24 @@ pub unsafe fn duplicate_key(
     index: pg_sys::Relation,
     described: *const std::ffi::c_char,
 ) -> ! {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise; the description ends in a zero byte.
     unsafe {
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            crate::ffi::rowref_duplicate_key(table, index, described);
+        let detail = (!described.is_null()).then(|| {
+            let key = std::ffi::CStr::from_ptr(described).to_string_lossy();
+            format!("Key {key} already exists.")
         });
+        let name = name_of(index);
+        let mut report = ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+            format!("duplicate key value violates unique constraint \"{name}\""),
+            function_name!(),
+        );
+        if let Some(detail) = detail {
+            report = report.set_detail(detail);
+        }
+        field::name_constraint(table, &name);
+        raise(report)
     }
-    unreachable!("an ERROR does not return")
 }
 
 /// NOWAIT met a lock: PostgreSQL's own words for it.

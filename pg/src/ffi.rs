@@ -16,12 +16,6 @@ pub(crate) struct Part {
 }
 
 unsafe extern "C-unwind" {
-    // Guarded; does not return.
-    pub(crate) fn rowref_duplicate_key(
-        table: pg_sys::Relation,
-        index: pg_sys::Relation,
-        described: *const c_char,
-    );
     // Guarded.
     pub(crate) fn rowref_read(
         relation: pg_sys::Relation,

@@ -9,6 +9,7 @@ pub mod error;
 mod ffi;
 pub mod handles;
 pub mod handoff;
+pub mod hook;
 pub mod memory;
 pub mod open;
 pub mod organize;

@@ -352,17 +352,21 @@ rowref_addin_shmem_init_lock(void)
 /* ---- errors ---- */
 
 /*
- * Guarded, and does not return.  The message is the one that users and drivers
- * know from PostgreSQL's own unique indexes, with the error's table and
- * constraint fields, which pgrx has no way to set.
+ * Calls work, then after, also when work raises an ERROR, which goes on as it
+ * was: see hook.rs.
  */
 void
-rowref_duplicate_key(Relation table, Relation index, const char *described)
+rowref_finally(void (*work) (void *), void (*after) (void *), void *argument)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_UNIQUE_VIOLATION),
-			 errmsg("duplicate key value violates unique constraint \"%s\"",
-					RelationGetRelationName(index)),
-			 described ? errdetail("Key %s already exists.", described) : 0,
-			 errtableconstraint(table, RelationGetRelationName(index))));
+	PG_TRY();
+	{
+		work(argument);
+	}
+	PG_CATCH();
+	{
+		after(argument);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	after(argument);
 }

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use pgrx::pg_guard;
-use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
+use pgrx::pg_sys;
 
 use super::catalog::{am_name, class_of, index_am_oid, index_of, set_access_method};
 use super::dropped;
@@ -33,7 +33,8 @@ unsafe extern "C-unwind" fn object_access(
     // SAFETY: the server's arguments, handed on.
     unsafe {
         if let Some(previous) = PREVIOUS {
-            guarded(|| previous(access, class, object, part, argument));
+            // Unguarded, so that errors keep their context: see `hook`.
+            previous(access, class, object, part, argument);
         }
     }
     let is_new_relation = access == pg_sys::ObjectAccessType::OAT_POST_CREATE

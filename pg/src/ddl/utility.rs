@@ -4,13 +4,14 @@
 use std::ffi::{CStr, c_char};
 
 use pgrx::pg_guard;
-use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
+use pgrx::pg_sys::{self, NodeTag};
 
 use super::dropped;
 use super::relation::{is_partitioned_table, may_fire_after_row, may_hold_ours};
 use super::{INDEX_AM_NAME, relation::holds_ours};
 use crate::error;
 use crate::handles::{self, Need, Needs};
+use crate::hook;
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
 
@@ -49,20 +50,19 @@ unsafe extern "C-unwind" fn process_utility(
             }
             say_btree((*statement).utilityStmt.cast());
         }
+        // Unguarded, so that errors keep their context: see `hook`.
         let next = || match PREVIOUS {
-            Some(previous) => guarded(|| {
-                previous(
-                    statement,
-                    text,
-                    read_only_tree,
-                    context,
-                    parameters,
-                    environment,
-                    receiver,
-                    completion,
-                )
-            }),
-            None => pg_sys::standard_ProcessUtility(
+            Some(previous) => previous(
+                statement,
+                text,
+                read_only_tree,
+                context,
+                parameters,
+                environment,
+                receiver,
+                completion,
+            ),
+            None => hook::standard_ProcessUtility(
                 statement,
                 text,
                 read_only_tree,

@@ -7,7 +7,7 @@ use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
 
 use super::{Need, Needs};
-use crate::ddl;
+use crate::{ddl, hook};
 
 type Walker = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
 
@@ -339,8 +339,8 @@ unsafe extern "C-unwind" fn planner(
             && mentions(query);
         let options = if serial { options & !PARALLEL } else { options };
         match PREVIOUS_PLANNER {
-            Some(previous) => guarded(|| previous(query, text, options, parameters)),
-            None => pg_sys::standard_planner(query, text, options, parameters),
+            Some(previous) => previous(query, text, options, parameters),
+            None => hook::standard_planner(query, text, options, parameters),
         }
     }
 }

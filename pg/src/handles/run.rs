@@ -9,10 +9,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use pgrx::pg_guard;
-use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
+use pgrx::pg_sys;
 use rowref::handle::{LeaseMode, ScopeId};
 
 use super::{memory_limit_bytes, plan, with_table};
+use crate::hook;
 
 /// How long somebody may come back for a row by its tid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,36 +98,40 @@ pub(super) fn forget_all() {
     runs.transaction.set(runs.transaction.get() + 1);
 }
 
-/// Puts back what was in force when it was made.
-struct Restore {
-    before: Needs,
+/// What was in force before.
+#[derive(Clone, Copy)]
+struct Before {
+    needs: Needs,
     transaction: u64,
 }
 
-impl Restore {
-    fn after(needs: Needs) -> Restore {
+impl Before {
+    fn replaced_by(needs: Needs) -> Before {
         let runs = runs();
-        Restore {
-            before: runs.current.replace(needs),
+        Before {
+            needs: runs.current.replace(needs),
             transaction: runs.transaction.get(),
         }
     }
-}
 
-impl Drop for Restore {
-    fn drop(&mut self) {
+    fn put_back(self) {
         let runs = runs();
         // A procedure that has committed in between ended all scopes.
         if runs.transaction.get() == self.transaction {
-            runs.current.set(self.before);
+            runs.current.set(self.needs);
         }
     }
 }
 
-/// Runs `work`, a utility command outside the executor, under the given needs.
-pub fn during<R>(needs: Needs, work: impl FnOnce() -> R) -> R {
-    let _restore = Restore::after(needs);
-    work()
+/// Runs `work` under the given needs. It may raise errors past its frame, as
+/// [`hook`] wants it.
+///
+/// # Safety
+/// As [`hook::finally`]'s.
+pub unsafe fn during<R>(needs: Needs, work: impl FnOnce() -> R) -> R {
+    let before = Before::replaced_by(needs);
+    // SAFETY: the caller's promise.
+    unsafe { hook::finally(work, move || before.put_back()) }
 }
 
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
@@ -163,8 +168,8 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     unsafe {
         let mut needs = plan::needs(query);
         match PREVIOUS_START {
-            Some(previous) => guarded(|| previous(query, flags)),
-            None => pg_sys::standard_ExecutorStart(query, flags),
+            Some(previous) => previous(query, flags),
+            None => hook::standard_ExecutorStart(query, flags),
         }
         if needs != Needs::NOTHING {
             let limit = memory_limit_bytes();
@@ -187,25 +192,23 @@ unsafe extern "C-unwind" fn executor_run(
     count: u64,
     once: bool,
 ) {
-    let _restore = Restore::after(needs_of(query));
-    // SAFETY: the server's arguments, handed on.
+    // SAFETY: the server's arguments, handed on; no frame here owns anything.
     unsafe {
-        match PREVIOUS_RUN {
-            Some(previous) => guarded(|| previous(query, direction, count, once)),
-            None => pg_sys::standard_ExecutorRun(query, direction, count, once),
-        }
+        during(needs_of(query), || match PREVIOUS_RUN {
+            Some(previous) => previous(query, direction, count, once),
+            None => hook::standard_ExecutorRun(query, direction, count, once),
+        });
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
-    let _restore = Restore::after(needs_of(query));
-    // SAFETY: the server's argument, handed on.
+    // SAFETY: the server's argument, handed on; no frame here owns anything.
     unsafe {
-        match PREVIOUS_FINISH {
-            Some(previous) => guarded(|| previous(query)),
-            None => pg_sys::standard_ExecutorFinish(query),
-        }
+        during(needs_of(query), || match PREVIOUS_FINISH {
+            Some(previous) => previous(query),
+            None => hook::standard_ExecutorFinish(query),
+        });
     }
 }
 
@@ -214,8 +217,8 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the server's argument, handed on.
     unsafe {
         match PREVIOUS_END {
-            Some(previous) => guarded(|| previous(query)),
-            None => pg_sys::standard_ExecutorEnd(query),
+            Some(previous) => previous(query),
+            None => hook::standard_ExecutorEnd(query),
         }
     }
     let gone = runs().known.borrow_mut().remove(&(query as usize));

@@ -59,10 +59,13 @@ new\nline	\N	\\x
 \.
 copy (select * from c order by k) to stdout;
 copy (select * from c order by k) to stdout (format csv, header);
+-- The line in the context is the batch's last, not the duplicate's as with heap.
+\set SHOW_CONTEXT never
 copy c (k, n) from stdin;
 dup	1
 dup	2
 \.
+\set SHOW_CONTEXT errors
 copy c (k, n) from stdin;
 good	1
 bad	x
