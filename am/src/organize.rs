@@ -157,6 +157,9 @@ unsafe fn put_in<A: TableAm>(
             if more {
                 pgrx::check_for_interrupts!();
                 rows += 1.0;
+                if let Some(index) = index {
+                    unique::demand_no_nulls(table, index, row_slot);
+                }
                 batch.add(&opened, table, row_slot);
             }
             if !more || batch.bytes() >= BATCH_BYTES {

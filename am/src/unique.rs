@@ -46,6 +46,26 @@ unsafe fn describe(
     }
 }
 
+/// Fails if a column of a primary key that is being made is null in this row.
+///
+/// # Safety
+/// The relations are open, and `slot` holds a row of the table.
+pub unsafe fn demand_no_nulls(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let form = &*(*index).rd_index;
+        let columns = form.indkey.values.as_slice(form.indnkeyatts as usize);
+        let (_, nulls) = slot::columns(slot);
+        if let Some(&null) = columns.iter().find(|column| nulls[**column as usize - 1]) {
+            pg::error::contains_nulls(table, null)
+        }
+    }
+}
+
 /// Raises the failure of a primary key to be made: two rows have this key.
 ///
 /// # Safety

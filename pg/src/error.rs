@@ -177,6 +177,29 @@ pub unsafe fn duplicate_key(
     }
 }
 
+/// A null in a column that is to be part of a primary key, in PostgreSQL's own
+/// words. (Core looks for nulls too, but only after the key has been built.)
+///
+/// # Safety
+/// `table` is open and has a column of this number, from 1.
+pub unsafe fn contains_nulls(table: pg_sys::Relation, column: i16) -> ! {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let at = usize::try_from(column - 1).expect("a key column is no system column");
+        let attributes = &(*(*table).rd_att).attrs;
+        let attribute = &attributes.as_slice(at + 1)[at];
+        let column = std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr());
+        let (name, column) = (name_of(table), column.to_string_lossy());
+        let report = ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+            format!("column \"{column}\" of relation \"{name}\" contains null values"),
+            function_name!(),
+        );
+        field::name_column(table, &column);
+        raise(report)
+    }
+}
+
 /// NOWAIT met a lock: PostgreSQL's own words for it.
 ///
 /// # Safety

@@ -1,4 +1,5 @@
-//! Fields of an error that pgrx has no way to set: schema, table, constraint.
+//! Fields of an error that pgrx has no way to set: schema, table, constraint,
+//! column.
 //!
 //! pgrx raises an error where Rust ends, after unwinding. The server then asks
 //! its error context callbacks, innermost first, what they have to add; these
@@ -37,6 +38,20 @@ thread_local! {
 /// # Safety
 /// The table is open, and the caller raises an error straight away.
 pub(super) unsafe fn name_constraint(table: pg_sys::Relation, constraint: &str) {
+    // SAFETY: the caller's promise.
+    unsafe { name(table, pg_sys::PG_DIAG_CONSTRAINT_NAME, constraint) }
+}
+
+/// Gives the error that is raised next the names of a table and its column.
+///
+/// # Safety
+/// The table is open, and the caller raises an error straight away.
+pub(super) unsafe fn name_column(table: pg_sys::Relation, column: &str) {
+    // SAFETY: the caller's promise.
+    unsafe { name(table, pg_sys::PG_DIAG_COLUMN_NAME, column) }
+}
+
+unsafe fn name(table: pg_sys::Relation, part_field: u8, part: &str) {
     let text = |text: &str| CString::new(text).unwrap_or_default();
     // SAFETY: the caller's promise; a namespace's name is null or a string.
     let (schema, table) = unsafe {
@@ -51,7 +66,7 @@ pub(super) unsafe fn name_constraint(table: pg_sys::Relation, constraint: &str) 
     pending.fields.set(Some(Box::new([
         (pg_sys::PG_DIAG_SCHEMA_NAME, schema),
         (pg_sys::PG_DIAG_TABLE_NAME, table),
-        (pg_sys::PG_DIAG_CONSTRAINT_NAME, text(constraint)),
+        (part_field, text(part)),
     ])));
     // SAFETY: the callback lives as long as the process. If it is on the stack
     // still, by an error that never was raised, it is not put there twice: that

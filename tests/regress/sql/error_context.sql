@@ -55,3 +55,18 @@ begin
     end loop;
 end $$;
 select * from t order by a;
+-- A null where a key is added is named by its column.
+create table nulls (a int, b int);
+insert into nulls values (1, 1), (2, null);
+alter table nulls add primary key (b);
+alter table nulls add column c int primary key;
+do $$
+declare
+    column_name text; table_name text;
+begin
+    alter table nulls add primary key (a, b);
+exception when others then
+    get stacked diagnostics column_name = column_name, table_name = table_name;
+    raise notice '%: % of %', sqlstate, column_name, table_name;
+end $$;
+select * from nulls order by a;
