@@ -522,24 +522,49 @@ impl Cluster {
 
     /// A running streaming standby of this server.
     pub fn standby(&self, settings: &[(&str, &str)]) -> Result<Cluster> {
+        let mut standby = self.backup(settings, &["-R"])?;
+        standby.start_server()?;
+        Ok(standby)
+    }
+
+    /// A copy of this server's cluster, made by `pg_basebackup` while it runs.
+    /// It is not started.
+    pub fn backup(&self, settings: &[(&str, &str)], arguments: &[&str]) -> Result<Cluster> {
         let mut options = self.options.clone();
         for (name, value) in settings {
             options = options.set(name, value);
         }
-        let mut standby = Cluster::temporary(self.installation.clone(), options)?;
+        let copy = Cluster::temporary(self.installation.clone(), options)?;
         let output = self
             .installation
             .account
             .command(self.installation.program("pg_basebackup"))
-            .args(["-d", &self.conninfo("postgres"), "-R", "-X", "stream"])
-            .args(["-c", "fast", "--no-sync", "-D"])
-            .arg(standby.data())
+            .args(["-d", &self.conninfo("postgres"), "-X", "stream"])
+            .args(["-c", "fast", "--no-sync"])
+            .args(arguments)
+            .arg("-D")
+            .arg(copy.data())
             .output()
             .context("running pg_basebackup")?;
         expect_success("pg_basebackup", &output)?;
-        standby.configure()?;
-        standby.start_server()?;
-        Ok(standby)
+        copy.configure()?;
+        Ok(copy)
+    }
+
+    /// Takes this stopped server's cluster back to where it parted from
+    /// `source`, which runs, and makes it a standby of it (`pg_rewind`).
+    pub fn rewind(&self, source: &Cluster) -> Result<()> {
+        let output = self
+            .installation
+            .account
+            .command(self.installation.program("pg_rewind"))
+            .args(["--source-server", &source.conninfo("postgres"), "-R", "-D"])
+            .arg(self.data())
+            .output()
+            .context("running pg_rewind")?;
+        expect_success("pg_rewind", &output)?;
+        // With everything else came the source's own settings.
+        self.configure()
     }
 
     /// Waits until `standby` has replayed all this server has written. Fails
