@@ -1,5 +1,6 @@
 //! Fetching single rows: by hand-off from an index scan, and by handle.
 
+use crate::by_reference::ByReference;
 use crate::isolation;
 use crate::modify::handle_of;
 use crate::open::open;
@@ -14,6 +15,7 @@ use pg::slot;
 use pg::xact::ServerSnapshot;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
+use std::rc::Rc;
 
 /// The `index_fetch_begin` callback.
 #[pg_guard]
@@ -72,7 +74,28 @@ pub unsafe extern "C-unwind" fn index_fetch<A: TableAm>(
             return true;
         }
         match handed.take() {
-            Handed::VisibleOnly => true,
+            Handed::Visible { key: None } => true,
+            Handed::Visible { key: Some(key) } => {
+                // A cursor may come back for the row by the scan's tid.
+                let by_reference = ByReference::<A>::of(RowFetch::of_table(fetch), snapshot);
+                let found = by_reference.find(key, None);
+                if let Some((row, block)) = found {
+                    *tid = handle(row.key, row.head, block);
+                }
+                found.is_some()
+            }
+            Handed::Reference { key, confirm } => {
+                let by_reference = ByReference::<A>::of(RowFetch::of_table(fetch), snapshot);
+                let layout = Rc::clone(by_reference.table().layout());
+                let Some((row, block)) = by_reference.find(key, confirm) else {
+                    slot::clear_any(slot);
+                    return false;
+                };
+                let handle = handle(row.key, row.head, block);
+                // The row stays until the next one is fetched.
+                slot::store_borrowed(slot, &layout, row.key, row.payload, row.head, handle);
+                true
+            }
             _ => by_handle::<A>(relation, tid, snapshot, slot),
         }
     }

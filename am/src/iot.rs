@@ -50,10 +50,20 @@ impl TableAm for Iot {
         self.0.with(|v| v.tree.lease_row_ids(count))
     }
 
-    fn get(&self, key: &[u8], snapshot: &ServerSnapshot<'_>, into: &mut Batch) -> Result<bool> {
-        self.0.with(|v| match snapshot {
-            ServerSnapshot::Mvcc(snapshot) => v.get(key, snapshot, into),
-            snapshot => v.get(key, snapshot, into),
+    #[inline]
+    fn get_near(
+        &self,
+        key: &[u8],
+        near: BlockNumber,
+        snapshot: &ServerSnapshot<'_>,
+        into: &mut Batch,
+    ) -> Result<bool> {
+        self.0.with(|v| {
+            v.tree.look_near(near);
+            match snapshot {
+                ServerSnapshot::Mvcc(snapshot) => v.get(key, snapshot, into),
+                snapshot => v.get(key, snapshot, into),
+            }
         })
     }
 

@@ -5,6 +5,7 @@
 //! callbacks into calls of the trait and back, and `index` knows nothing of it
 //! but what lies in `pg::handoff`. Read `README.md` first.
 
+mod by_reference;
 mod create;
 mod decoding;
 mod estimate;

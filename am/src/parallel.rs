@@ -7,27 +7,17 @@
 
 use crate::scan::ScanState;
 use crate::table_am::TableAm;
-use engine::mvcc::scan::{Direction, Place, Range};
-use engine::page::PositionBuf;
-use engine::{BlockNumber, Result, Sequence};
+use engine::Result;
+use engine::mvcc::scan::{Direction, Range};
+use pg::shared_place::SharedPlace;
 use pgrx::{pg_guard, pg_sys};
-
-/// The most bytes of key that the shared place has room for; more than a page
-/// of any size lets a key have.
-const KEY_BYTES_MAX: usize = engine::page::key_bytes_max(pg_sys::BLCKSZ as usize);
 
 /// The shared part of a parallel scan.
 #[repr(C)]
 struct Shared {
     base: pg_sys::ParallelTableScanDescData,
     lock: pg_sys::LWLock,
-    /// 0 at the start, 1 at a position, 2 at the end.
-    state: u32,
-    next_block: u32,
-    has_sequence: u32,
-    key_len: u32,
-    sequence: u64,
-    key: [u8; KEY_BYTES_MAX],
+    place: SharedPlace,
 }
 
 /// The `parallelscan_estimate` callback.
@@ -48,7 +38,7 @@ pub unsafe extern "C-unwind" fn initialize(
         (*shared).base.phs_relid = (*relation).rd_id;
         (*shared).base.phs_syncscan = false;
         pg_sys::LWLockInitialize(&raw mut (*shared).lock, pg::shmem::tranche());
-        (*shared).state = 0;
+        (*shared).place.reset();
     }
     size_of::<Shared>()
 }
@@ -60,7 +50,7 @@ pub unsafe extern "C-unwind" fn reinitialize(
     pscan: pg_sys::ParallelTableScanDesc,
 ) {
     // SAFETY: initialized before, and no worker runs now.
-    unsafe { (*pscan.cast::<Shared>()).state = 0 }
+    unsafe { (*pscan.cast::<Shared>()).place.reset() }
 }
 
 /// Reads the next leaf that no other worker has read.
@@ -76,7 +66,7 @@ pub unsafe fn next_leaf<A: TableAm>(
     // ERROR in between lets go of it with all other lightweight locks.
     unsafe {
         pg_sys::LWLockAcquire(&raw mut (*shared).lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
-        let mut place = load(&*shared);
+        let mut place = (*shared).place.load();
         let found = state.table.next_leaf(
             &Range::default(),
             Direction::Forward,
@@ -84,37 +74,8 @@ pub unsafe fn next_leaf<A: TableAm>(
             &state.snapshot,
             &mut state.batch,
         );
-        store(&mut *shared, &place);
+        (*shared).place.store(&place);
         pg_sys::LWLockRelease(&raw mut (*shared).lock);
         found
-    }
-}
-
-fn load(shared: &Shared) -> Place {
-    match shared.state {
-        0 => Place::Start,
-        1 => Place::At(
-            PositionBuf {
-                key: shared.key[..shared.key_len as usize].to_vec(),
-                sequence: (shared.has_sequence != 0).then_some(Sequence(shared.sequence)),
-            },
-            BlockNumber(shared.next_block),
-        ),
-        _ => Place::End,
-    }
-}
-
-fn store(shared: &mut Shared, place: &Place) {
-    match place {
-        Place::Start => shared.state = 0,
-        Place::End => shared.state = 2,
-        Place::At(position, block) => {
-            shared.state = 1;
-            shared.next_block = block.0;
-            shared.key_len = position.key.len() as u32;
-            shared.key[..position.key.len()].copy_from_slice(&position.key);
-            shared.has_sequence = u32::from(position.sequence.is_some());
-            shared.sequence = position.sequence.map_or(0, |sequence| sequence.0);
-        }
     }
 }

@@ -46,7 +46,18 @@ pub trait TableAm: Sized + 'static {
     fn lease_row_ids(&self, count: u64) -> Result<std::ops::Range<u64>>;
 
     /// Copies the row that a snapshot sees under a key.
-    fn get(&self, key: &[u8], snapshot: &ServerSnapshot<'_>, into: &mut Batch) -> Result<bool>;
+    fn get(&self, key: &[u8], snapshot: &ServerSnapshot<'_>, into: &mut Batch) -> Result<bool> {
+        self.get_near(key, BlockNumber::NONE, snapshot, into)
+    }
+
+    /// As [`TableAm::get`]; `near` is a page where the row may be, if any.
+    fn get_near(
+        &self,
+        key: &[u8],
+        near: BlockNumber,
+        snapshot: &ServerSnapshot<'_>,
+        into: &mut Batch,
+    ) -> Result<bool>;
 
     /// The newest version of a row that a snapshot sees, from a named version
     /// on along its update chain.

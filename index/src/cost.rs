@@ -1,6 +1,10 @@
 //! What the planner is told of a scan.
 //!
-//! The leaf pages that a scan reads are the table's own, and `cost_index`
+//! An index that is stored beside its table costs what a B-tree does, and
+//! `btcostestimate` says it. Each row that is then fetched costs a descent of
+//! the table, which `cost_index` knows nothing of; its pages it charges.
+//!
+//! Of the index that is its table the leaf pages that a scan reads are the table's own, and `cost_index`
 //! charges those by selectivity and correlation; of an index-only scan, which
 //! it believes to stay away from the table, they are charged here. Key order is
 //! the table's physical order, so the correlation is 1; and the index itself
@@ -23,7 +27,7 @@ pub struct Cost {
     pub selectivity: f64,
     /// Of key order with physical order.
     pub correlation: f64,
-    /// For parallel scans, of which there are none.
+    /// Leaves that are read: what parallel workers could share.
     pub pages: f64,
 }
 
@@ -42,11 +46,97 @@ const FANOUT: f64 = 250.0;
 /// What a page on the way down costs, in operators: btcostestimate's figure.
 const OPERATORS_FOR_PAGE: f64 = 50.0;
 
+/// What a page on the way to a row that an entry names costs, in operators. The
+/// upper pages and often the leaf are those of the row before, so it is less
+/// than at the start of a scan.
+const OPERATORS_FOR_FETCH_PAGE: f64 = 10.0;
+
+unsafe extern "C-unwind" {
+    /// The server's own estimate for B-trees.
+    fn btcostestimate(
+        root: *mut pg_sys::PlannerInfo,
+        path: *mut pg_sys::IndexPath,
+        loop_count: f64,
+        startup: *mut pg_sys::Cost,
+        total: *mut pg_sys::Cost,
+        selectivity: *mut pg_sys::Selectivity,
+        correlation: *mut f64,
+        pages: *mut f64,
+    );
+}
+
 /// Estimates a scan.
 ///
 /// # Safety
 /// `path` is an index path of the planner `root`.
 pub unsafe fn estimate(
+    root: *mut pg_sys::PlannerInfo,
+    path: *mut pg_sys::IndexPath,
+    loop_count: f64,
+) -> Cost {
+    // SAFETY: the planner's structures are whole, as the caller promises.
+    unsafe {
+        // An index without storage has no pages; one that is stored begins
+        // with its metapage.
+        if (*(*path).indexinfo).pages == 0 {
+            of_table(root, path, loop_count)
+        } else {
+            of_entries(root, path, loop_count)
+        }
+    }
+}
+
+/// # Safety
+/// As [`estimate`].
+unsafe fn of_entries(
+    root: *mut pg_sys::PlannerInfo,
+    path: *mut pg_sys::IndexPath,
+    loop_count: f64,
+) -> Cost {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let index = &mut *(*path).indexinfo;
+        let table = &*index.rel;
+        if index.tree_height < 0 {
+            index.tree_height = height(index.pages) as c_int;
+        }
+        let mut cost = Cost {
+            startup: 0.0,
+            total: 0.0,
+            selectivity: 0.0,
+            correlation: 0.0,
+            pages: 0.0,
+        };
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            btcostestimate(
+                root,
+                path,
+                loop_count,
+                &mut cost.startup,
+                &mut cost.total,
+                &mut cost.selectivity,
+                &mut cost.correlation,
+                &mut cost.pages,
+            );
+        });
+        if (*path).path.pathtype == pg_sys::NodeTag::T_IndexScan {
+            let rows = (cost.selectivity * table.tuples).max(1.0);
+            let comparisons = table.tuples.max(1.0).log2().ceil();
+            let pages = (height(table.pages) + 1.0) * OPERATORS_FOR_FETCH_PAGE;
+            cost.total += rows * (comparisons + pages) * pg_sys::cpu_operator_cost;
+        }
+        cost
+    }
+}
+
+/// The levels above the leaves of a tree of so many pages, roughly.
+fn height(pages: u32) -> f64 {
+    f64::from(pages.max(1)).log(FANOUT).ceil()
+}
+
+/// # Safety
+/// As [`estimate`].
+unsafe fn of_table(
     root: *mut pg_sys::PlannerInfo,
     path: *mut pg_sys::IndexPath,
     loop_count: f64,
@@ -76,7 +166,7 @@ pub unsafe fn estimate(
 
         let operator = pg_sys::cpu_operator_cost;
         let comparisons = (*table).tuples.max(1.0).log2().ceil();
-        let height = f64::from((*table).pages.max(1)).log(FANOUT).ceil();
+        let height = height((*table).pages);
         let descent = comparisons * operator + (height + 1.0) * OPERATORS_FOR_PAGE * operator;
         let row = pg_sys::cpu_index_tuple_cost + operator * bounds.qual_count;
         // Built up from its parts, because genericcostestimate's total charges
@@ -96,7 +186,7 @@ pub unsafe fn estimate(
                 + pages,
             selectivity: generic.indexSelectivity,
             correlation: 1.0,
-            pages: generic.numIndexPages,
+            pages: (generic.indexSelectivity * f64::from((*table).pages)).ceil(),
         }
     }
 }

@@ -7,7 +7,7 @@ use pgrx::pg_guard;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::scan::Scan;
+use crate::scan::{Scan, parallel};
 use crate::{build, cost, vacuum};
 
 /// What B-tree operator classes have: `BTMaxStrategyNumber`, `BTNProcs` and
@@ -36,7 +36,7 @@ pub fn routine() -> *mut pg_sys::IndexAmRoutine {
     am.amstorage = false;
     am.amclusterable = true;
     am.ampredlocks = false;
-    am.amcanparallel = false;
+    am.amcanparallel = true;
     // INCLUDE is refused by `build`, with a better message than core has.
     am.amcaninclude = true;
     am.amusemaintenanceworkmem = false;
@@ -63,9 +63,9 @@ pub fn routine() -> *mut pg_sys::IndexAmRoutine {
     am.amendscan = Some(amendscan);
     am.ammarkpos = Some(ammarkpos);
     am.amrestrpos = Some(amrestrpos);
-    am.amestimateparallelscan = None;
-    am.aminitparallelscan = None;
-    am.amparallelrescan = None;
+    am.amestimateparallelscan = Some(amestimateparallelscan);
+    am.aminitparallelscan = Some(aminitparallelscan);
+    am.amparallelrescan = Some(amparallelrescan);
     am.into_pg()
 }
 
@@ -238,4 +238,25 @@ unsafe extern "C-unwind" fn ammarkpos(descriptor: pg_sys::IndexScanDesc) {
 unsafe extern "C-unwind" fn amrestrpos(descriptor: pg_sys::IndexScanDesc) {
     // SAFETY: the scan was begun by us.
     unsafe { Scan::of(descriptor).restore() }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn amestimateparallelscan() -> pg_sys::Size {
+    parallel::SHARED_BYTES
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn aminitparallelscan(target: *mut c_void) {
+    // SAFETY: the server gives as much memory as was asked for.
+    unsafe { parallel::initialize(target) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn amparallelrescan(descriptor: pg_sys::IndexScanDesc) {
+    // SAFETY: the scan was begun by us, and is a parallel one.
+    unsafe {
+        if let Some(participant) = parallel::Participant::of(descriptor) {
+            participant.restart();
+        }
+    }
 }

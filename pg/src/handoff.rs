@@ -13,8 +13,7 @@ use std::rc::Rc;
 
 use engine::BlockNumber;
 use engine::page::cell::Head;
-use engine::types::Sequence;
-use pgrx::pg_sys;
+use pgrx::{PgMemoryContexts, pg_sys};
 
 use crate::row::TableLayout;
 use crate::slot;
@@ -30,10 +29,24 @@ pub struct RowFetch {
     base: pg_sys::IndexFetchTableData,
     magic: u64,
     state: State,
-    /// The row reference of [`State::Reference`], in this structure's memory.
+    /// A row reference, in this structure's memory.
     reference: *mut u8,
     reference_capacity: u32,
     reference_len: u32,
+    /// What the table AM keeps from one row to the next, in a memory context
+    /// of its own.
+    kept: *mut std::ffi::c_void,
+    kept_in: pg_sys::MemoryContext,
+}
+
+/// A question to the index AM: whether the scan's entry is still there. Asked
+/// after the row was read, where the snapshot may judge the two differently.
+#[derive(Clone, Copy)]
+pub struct Confirm {
+    /// The scan, which stands at the entry.
+    pub scan: pg_sys::IndexScanDesc,
+    /// To be called with it.
+    pub is_still_there: unsafe fn(pg_sys::IndexScanDesc) -> bool,
 }
 
 #[derive(Clone, Copy)]
@@ -50,10 +63,12 @@ enum State {
         block: BlockNumber,
     },
     Reference {
-        sequence: Sequence,
+        confirm: Option<Confirm>,
     },
     /// Found visible already, and nobody wants its columns from the table.
-    VisibleOnly,
+    Visible {
+        is_named: bool,
+    },
 }
 
 /// What the index AM has left.
@@ -74,15 +89,19 @@ pub enum Handed<'f> {
         /// The page that it was read from.
         block: BlockNumber,
     },
-    /// The name of a row in the table, and which version of it the index saw.
+    /// The name of a row in the table.
     Reference {
         /// The table's key.
         key: &'f [u8],
-        /// The version.
-        sequence: Sequence,
+        /// The row counts only if this says so.
+        confirm: Option<Confirm>,
     },
     /// The row is visible and the slot need not be filled.
-    VisibleOnly,
+    Visible {
+        /// The table's key, if somebody may come back for the row by the tid
+        /// that the fetch sets.
+        key: Option<&'f [u8]>,
+    },
 }
 
 impl RowFetch {
@@ -101,6 +120,8 @@ impl RowFetch {
                 reference: std::ptr::null_mut(),
                 reference_capacity: 0,
                 reference_len: 0,
+                kept: std::ptr::null_mut(),
+                kept_in: std::ptr::null_mut(),
             });
             fetch.cast()
         }
@@ -111,11 +132,16 @@ impl RowFetch {
     /// # Safety
     /// `fetch` came from [`RowFetch::begin`] and is not used again.
     pub unsafe fn end(fetch: *mut pg_sys::IndexFetchTableData) {
-        // SAFETY: by the caller; both were allocated here.
+        // SAFETY: by the caller; all were allocated here.
         unsafe {
-            let reference = (*fetch.cast::<RowFetch>()).reference;
+            let RowFetch {
+                reference, kept_in, ..
+            } = *fetch.cast::<RowFetch>();
             if !reference.is_null() {
                 pg_sys::pfree(reference.cast());
+            }
+            if !kept_in.is_null() {
+                pg_sys::MemoryContextDelete(kept_in);
             }
             pg_sys::pfree(fetch.cast());
         }
@@ -191,40 +217,95 @@ impl RowFetch {
         };
     }
 
-    /// Hands the name of a row over, which is copied.
-    pub fn put_reference(&mut self, key: &[u8], sequence: Sequence) {
+    /// Hands the name of a row over, which is copied. With `confirm`, the row
+    /// counts only if the entry is still there once it was read.
+    #[inline]
+    pub fn put_reference(&mut self, key: &[u8], confirm: Option<Confirm>) {
+        self.copy_reference(key);
+        self.state = State::Reference { confirm };
+    }
+
+    #[inline]
+    fn copy_reference(&mut self, key: &[u8]) {
         let needed = key.len() as u32;
-        // SAFETY: the memory belongs to this structure, in its own context, so
-        // that both go at the same time.
+        if self.reference_capacity < needed {
+            self.grow_reference(needed);
+        }
+        // SAFETY: there is as much room.
         unsafe {
-            if self.reference_capacity < needed {
-                let context = pg_sys::GetMemoryChunkContext((&raw mut *self).cast());
-                let memory =
-                    pg_sys::MemoryContextAlloc(context, needed.next_power_of_two() as usize);
-                if !self.reference.is_null() {
-                    pg_sys::pfree(self.reference.cast());
-                }
-                self.reference = memory.cast();
-                self.reference_capacity = needed.next_power_of_two();
-            }
             self.reference
                 .copy_from_nonoverlapping(key.as_ptr(), key.len());
         }
         self.reference_len = needed;
-        self.state = State::Reference { sequence };
+    }
+
+    #[cold]
+    fn grow_reference(&mut self, needed: u32) {
+        // SAFETY: the memory belongs to this structure, in its own context, so
+        // that both go at the same time.
+        unsafe {
+            let capacity = needed.next_power_of_two().max(64);
+            let context = pg_sys::GetMemoryChunkContext((&raw mut *self).cast());
+            let memory = pg_sys::MemoryContextAlloc(context, capacity as usize);
+            if !self.reference.is_null() {
+                pg_sys::pfree(self.reference.cast());
+            }
+            self.reference = memory.cast();
+            self.reference_capacity = capacity;
+        }
     }
 
     /// Says that the row was found visible and the slot need not be filled: an
     /// index-only scan returns its columns itself.
+    #[inline]
     pub fn put_visible(&mut self) {
-        self.state = State::VisibleOnly;
+        self.state = State::Visible { is_named: false };
+    }
+
+    /// As [`RowFetch::put_visible`], and names the row, so that the table AM
+    /// can make a handle for it.
+    pub fn put_visible_named(&mut self, key: &[u8]) {
+        self.copy_reference(key);
+        self.state = State::Visible { is_named: true };
+    }
+
+    /// What the table AM keeps from one row of the scan to the next. It is
+    /// dropped at the end of the scan, or with the memory that the scan was
+    /// begun in.
+    ///
+    /// # Safety
+    /// `self` came from [`RowFetch::begin`]. All calls for one structure are
+    /// with the same type, and nobody else holds an earlier result.
+    #[inline]
+    pub unsafe fn kept<'k, T: 'static>(&mut self, make: impl FnOnce() -> T) -> &'k mut T {
+        if self.kept.is_null() {
+            // SAFETY: the structure is a chunk of a live context; the new one
+            // hangs below it, so that it goes with it at the latest.
+            unsafe {
+                let parent = pg_sys::GetMemoryChunkContext((&raw mut *self).cast());
+                self.kept_in = pg_sys::AllocSetContextCreateInternal(
+                    parent,
+                    c"rowref row fetch".as_ptr(),
+                    pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                    pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                    pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+                );
+                self.kept = PgMemoryContexts::For(self.kept_in)
+                    .leak_and_drop_on_delete(make())
+                    .cast();
+            }
+        }
+        // SAFETY: made above, of the type that the caller keeps to.
+        unsafe { &mut *self.kept.cast::<T>() }
     }
 
     /// Takes what the index AM has left, which empties the structure.
     pub fn take(&mut self) -> Handed<'_> {
         match mem::replace(&mut self.state, State::Empty) {
             State::Empty => Handed::Nothing,
-            State::VisibleOnly => Handed::VisibleOnly,
+            State::Visible { is_named } => Handed::Visible {
+                key: is_named.then(|| self.reference()),
+            },
             State::Row {
                 layout,
                 key,
@@ -246,14 +327,16 @@ impl RowFetch {
                     }
                 }
             }
-            State::Reference { sequence } => Handed::Reference {
-                // SAFETY: `put_reference` has laid as many bytes there.
-                key: unsafe {
-                    std::slice::from_raw_parts(self.reference, self.reference_len as usize)
-                },
-                sequence,
+            State::Reference { confirm } => Handed::Reference {
+                key: self.reference(),
+                confirm,
             },
         }
+    }
+
+    fn reference(&self) -> &[u8] {
+        // SAFETY: `copy_reference` has laid as many bytes there.
+        unsafe { std::slice::from_raw_parts(self.reference, self.reference_len as usize) }
     }
 
     /// Stores a handed-over row into a slot without copying it. Returns whether

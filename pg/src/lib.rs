@@ -14,6 +14,7 @@ pub mod memory;
 pub mod open;
 pub mod organize;
 pub mod row;
+pub mod shared_place;
 pub mod shmem;
 pub mod slot;
 pub mod store;

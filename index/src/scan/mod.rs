@@ -6,6 +6,7 @@
 
 mod convert;
 mod hand_over;
+pub mod parallel;
 mod ranges;
 mod source;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use pgrx::PgMemoryContexts;
 use pgrx::pg_sys;
 
 use hand_over::TupleWriter;
+use parallel::Participant;
 use ranges::{KeyTypes, Ranges};
 use source::Source;
 use walk::Walk;
@@ -39,6 +41,8 @@ struct Parts {
     ranges: Ranges,
     walk: Walk,
     writer: TupleWriter,
+    /// One of several that share the scan's ranges among them.
+    participant: Option<Participant>,
     is_counted: bool,
 }
 
@@ -102,6 +106,7 @@ impl Scan {
                     ranges: Ranges::default(),
                     walk: Walk::default(),
                     writer: TupleWriter::default(),
+                    participant: Participant::of(descriptor),
                     is_counted: false,
                 }),
             };
@@ -111,13 +116,7 @@ impl Scan {
             } else {
                 std::slice::from_raw_parts((*descriptor).keyData, count)
             };
-            let types = KeyTypes {
-                order: parts.source.layout().order(),
-                inputs: std::slice::from_raw_parts(
-                    (*(*descriptor).indexRelation).rd_opcintype,
-                    parts.source.layout().order().columns().len(),
-                ),
-            };
+            let types = types(descriptor, &parts.source);
             let ranges = &mut parts.ranges;
             in_context(self.work, || ranges.set(keys, types));
             parts.walk.restart();
@@ -143,7 +142,15 @@ impl Scan {
             unsafe { count_scan((*descriptor).indexRelation) };
         }
         let backward = direction == pg_sys::ScanDirection::BackwardScanDirection;
-        if !parts.walk.next(&mut parts.ranges, &parts.source, backward) {
+        // SAFETY: the descriptor's index is open.
+        let types = unsafe { types(descriptor, &parts.source) };
+        if !parts.walk.next(
+            &mut parts.ranges,
+            types,
+            &parts.source,
+            parts.participant.as_ref(),
+            backward,
+        ) {
             return false;
         }
         // SAFETY: the row stays as it is until the next call.
@@ -167,6 +174,24 @@ impl Scan {
         if let Some(parts) = &mut self.parts {
             parts.walk.restore(&mut parts.ranges);
         }
+    }
+}
+
+/// What the keys of a scan are compared as.
+///
+/// # Safety
+/// The descriptor's index is open as long as the result is used, and the
+/// source is the scan's.
+unsafe fn types(descriptor: pg_sys::IndexScanDesc, source: &Source) -> KeyTypes<'_> {
+    // SAFETY: the relation cache has an input type for each key column.
+    let inputs = unsafe {
+        let index = (*descriptor).indexRelation;
+        let columns = usize::try_from((*(*index).rd_index).indnkeyatts).unwrap_or(0);
+        std::slice::from_raw_parts((*index).rd_opcintype, columns)
+    };
+    KeyTypes {
+        order: source.layout().order(),
+        inputs,
     }
 }
 

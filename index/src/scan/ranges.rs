@@ -4,8 +4,9 @@
 //! values, of one if nothing but `=` is said. The first column that is not
 //! listed may be *limited*. Each combination of listed values is one range of
 //! keys; in lexicographic order of the combinations the ranges ascend and do
-//! not touch. What is said of columns behind that, or cannot be said in key
-//! bytes, is left to the executor ([`Ranges::recheck`]).
+//! not touch. What is said of columns behind that is tested entry by entry
+//! ([`Ranges::passes`]); what cannot be said in key bytes is left to the
+//! executor ([`Ranges::recheck`]).
 
 use std::cmp::Ordering;
 
@@ -79,7 +80,8 @@ impl Column {
 pub struct KeyTypes<'k> {
     /// The order.
     pub order: &'k KeyOrder,
-    /// For each column.
+    /// For each column that scan keys may name. In a stored index those of the
+    /// reference follow.
     pub inputs: &'k [pg_sys::Oid],
 }
 
@@ -88,6 +90,11 @@ impl<'k> KeyTypes<'k> {
         self.order
             .layout()
             .expect("an index's table is organized by columns")
+    }
+
+    /// Whether scan keys can name every column of the key.
+    fn is_whole(&self) -> bool {
+        self.inputs.len() == self.order.columns().len()
     }
 
     fn is_descending(&self, column: usize) -> bool {
@@ -127,8 +134,13 @@ pub struct Ranges {
     is_empty: bool,
     /// The rows that come out have to be tested by the executor.
     recheck: bool,
-    /// Whether the column behind the listed ones can be null.
-    limited_is_nullable: bool,
+    /// `prefix` is all there is: `=` on every column, encoded as it came.
+    is_plain: bool,
+    /// Something is said of columns behind the limited one.
+    is_filtered: bool,
+    /// What the values of the column behind the listed ones begin with, if
+    /// nulls do not pass.
+    open: &'static [u8],
     /// Which value of each listed column the current combination has.
     at: Vec<u32>,
     /// The current combination's values, encoded.
@@ -159,7 +171,7 @@ impl Ranges {
     pub unsafe fn set(&mut self, keys: &[pg_sys::ScanKeyData], types: KeyTypes<'_>) {
         // SAFETY: the caller's promise.
         unsafe {
-            if self.set_point(keys, types) {
+            if self.set_plain(keys, types) {
                 return;
             }
             self.clear(types);
@@ -170,39 +182,39 @@ impl Ranges {
         self.resolve(types);
     }
 
-    /// [`Ranges::set`] for tests, which have no server to make arrays:
-    /// (column, operator, type, arguments, any of which will do).
+    /// [`Ranges::set`] for tests, which have no server to make arrays.
     #[cfg(test)]
-    pub fn set_clauses(
-        &mut self,
-        clauses: impl Iterator<Item = (usize, Operator, pg_sys::Oid, Vec<pg_sys::Datum>)>,
-        types: KeyTypes<'_>,
-    ) {
+    pub fn set_clauses(&mut self, clauses: &[super::tests::Said], types: KeyTypes<'_>) {
+        use super::tests::Said;
         self.clear(types);
-        for (column, operator, argument_type, arguments) in clauses {
+        for clause in clauses {
             let mut scratch = Vec::new();
             // SAFETY: tests pass datums of the type they name.
             unsafe {
-                self.add_any(
-                    column,
-                    operator,
-                    argument_type,
-                    &arguments,
-                    types,
-                    &mut scratch,
-                );
+                match clause {
+                    Said::Key(key) => self.add_key(key, types),
+                    Said::Any(column, operator, argument_type, arguments) => self.add_any(
+                        *column,
+                        *operator,
+                        *argument_type,
+                        arguments,
+                        types,
+                        &mut scratch,
+                    ),
+                }
             }
         }
         self.resolve(types);
     }
 
     /// The way of most scans by far: `=` on every column, in order, no arrays
-    /// and no nulls. The key is encoded as it comes.
+    /// and no nulls. The key, or all of it but a reference, is encoded as it
+    /// comes.
     ///
     /// # Safety
     /// As [`Ranges::set`].
     #[inline]
-    unsafe fn set_point(&mut self, keys: &[pg_sys::ScanKeyData], types: KeyTypes<'_>) -> bool {
+    unsafe fn set_plain(&mut self, keys: &[pg_sys::ScanKeyData], types: KeyTypes<'_>) -> bool {
         if keys.len() != types.inputs.len() {
             return false;
         }
@@ -235,7 +247,9 @@ impl Ranges {
             }
         }
         self.listed = 0;
-        self.is_point = true;
+        self.is_plain = true;
+        self.is_point = types.is_whole();
+        self.is_filtered = false;
         self.is_empty = false;
         self.recheck = false;
         true
@@ -243,7 +257,7 @@ impl Ranges {
 
     /// Forgets what was said.
     fn clear(&mut self, types: KeyTypes<'_>) {
-        let count = types.order.columns().len();
+        let count = types.inputs.len();
         self.columns.resize_with(count, Column::default);
         self.columns.iter_mut().for_each(Column::clear);
         self.is_empty = false;
@@ -460,34 +474,77 @@ impl Ranges {
 
     /// Settles which columns bound the scan, once all keys are taken.
     fn resolve(&mut self, types: KeyTypes<'_>) {
+        self.is_plain = false;
+        self.is_filtered = false;
         self.listed = 0;
+        self.open = &[];
         let mut bounded = true;
         for column in 0..self.columns.len() {
             let said = &mut self.columns[column];
-            if said.is_listed && said.is_limited() {
+            // No comparison with null is true.
+            let marker = types.layout().value_marker(column);
+            let no_nulls = said.not_null || said.is_limited();
+            if said.is_listed && no_nulls {
                 let mut values = std::mem::take(&mut said.values);
-                values.retain(|span| said.passes(column, said.get(*span), types));
+                values.retain(|span| {
+                    let value = said.get(*span);
+                    value.starts_with(marker) && said.is_within(column, value, types)
+                });
                 said.values = values;
             }
-            let contradicts = if said.is_listed {
+            self.is_empty |= if said.is_listed {
                 said.values.is_empty()
             } else {
                 said.limits_cross(column, types)
             };
-            self.is_empty |= contradicts;
             if bounded && said.is_listed {
                 self.listed += 1;
             } else if bounded {
                 bounded = false;
-                // Limits leave nulls out by themselves; alone, the executor does.
-                self.recheck |= said.not_null && !said.is_limited();
+                if no_nulls {
+                    self.open = marker;
+                }
             } else {
-                self.recheck |= said.is_listed || said.is_limited() || said.not_null;
+                self.is_filtered |= said.is_listed || no_nulls;
             }
         }
-        self.is_point = self.listed == self.columns.len();
-        let limited = types.order.columns().get(self.listed);
-        self.limited_is_nullable = limited.is_some_and(|spec| spec.nullable);
+        self.is_point = types.is_whole() && self.listed == self.columns.len();
+    }
+
+    /// Whether a key of the ranges passes what is said of columns that do not
+    /// bound them.
+    #[inline]
+    pub fn passes(&self, key: &[u8], types: KeyTypes<'_>) -> bool {
+        !self.is_filtered || self.passes_filters(key, types)
+    }
+
+    fn passes_filters(&self, key: &[u8], types: KeyTypes<'_>) -> bool {
+        let layout = types.layout();
+        let mut rest = key;
+        for (column, said) in self.columns.iter().enumerate() {
+            // A key that cannot be read goes to one who can say so.
+            let Ok(length) = layout.skip(column, rest) else {
+                return true;
+            };
+            let (value, behind) = rest.split_at(length);
+            rest = behind;
+            if column <= self.listed {
+                continue;
+            }
+            let passes = if said.is_listed {
+                said.values
+                    .binary_search_by(|span| types.compare(column, said.get(*span), value))
+                    .is_ok()
+            } else {
+                let no_nulls = said.not_null || said.is_limited();
+                (!no_nulls || value.starts_with(layout.value_marker(column)))
+                    && said.is_within(column, value, types)
+            };
+            if !passes {
+                return false;
+            }
+        }
+        true
     }
 
     /// Goes to the first or the last combination; whether there is one.
@@ -543,13 +600,9 @@ impl Ranges {
         self.write_prefix();
     }
 
-    /// Without a listed column the prefix is empty, or the point that
-    /// `set_point` has put there.
+    /// Where `set_plain` has put the prefix it stays.
     fn write_prefix(&mut self) {
-        if self.listed == 0 {
-            if !self.is_point {
-                self.prefix.clear();
-            }
+        if self.is_plain {
             return;
         }
         self.prefix.clear();
@@ -562,14 +615,10 @@ impl Ranges {
     /// Writes the current combination's range.
     pub fn write_range(&self, range: &mut Range) {
         let (mut first, mut last, mut open): (_, _, &[u8]) = (None, None, &[]);
-        if let Some(column) = self.columns.get(self.listed) {
+        if let (false, Some(column)) = (self.is_plain, self.columns.get(self.listed)) {
             first = column.first.map(|limit| (column.get(limit.value), limit));
             last = column.last.map(|limit| (column.get(limit.value), limit));
-            // A limit on one side leaves nulls out on the other, too: values
-            // share the marker that they begin with.
-            if let (true, Some((value, _))) = (self.limited_is_nullable, first.or(last)) {
-                open = &value[..1];
-            }
+            open = self.open;
         }
         match first {
             Some((value, limit)) => self.edge(&mut range.from, value, limit.exclusive),
@@ -592,7 +641,7 @@ impl Ranges {
 
 impl Column {
     /// Whether a value lies within the limits.
-    fn passes(&self, column: usize, value: &[u8], types: KeyTypes<'_>) -> bool {
+    fn is_within(&self, column: usize, value: &[u8], types: KeyTypes<'_>) -> bool {
         let beyond = |limit: Limit, outward: Ordering| {
             let ordering = types.compare(column, value, self.get(limit.value));
             ordering == outward || ordering.is_eq() && limit.exclusive

@@ -2,6 +2,7 @@
 //! the scan keys say and stepped by position. The rows lie in the engine's
 //! memory store on small pages, so that scans cross many leaves.
 
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
 use engine::btree::Tree;
@@ -17,51 +18,73 @@ use rowref::key::{ColumnForm, KeyValue};
 
 use super::convert::Operator;
 use super::ranges::{KeyTypes, Ranges};
-use super::walk::{Rows, Walk};
+use super::walk::{Progress, Rows, Shared, Walk};
 
-/// (int2 ascending, int4 descending, int8 ascending)
-type Key = (i16, i32, i64);
+/// Values of an int2, an int4 and an int8 column, and the reference. Of a
+/// primary key there are no nulls, and the reference is 0.
+type Key = (Option<i16>, Option<i32>, Option<i64>, u8);
 
-fn order() -> KeyOrder {
-    let column = |attribute, form, type_oid: pg_sys::Oid, length, descending| KeyColumnSpec {
-        attribute,
+/// What an index is like.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// Stored beside its table: columns can be null, and a reference follows.
+    is_stored: bool,
+    descending: [bool; 3],
+    nulls_first: [bool; 3],
+}
+
+const PRIMARY: Shape = Shape {
+    is_stored: false,
+    descending: [false, true, false],
+    nulls_first: [false; 3],
+};
+
+fn order(shape: Shape) -> KeyOrder {
+    let column = |at: usize, form, type_oid: pg_sys::Oid, length| KeyColumnSpec {
+        attribute: at as i16 + 1,
         form,
         type_oid: type_oid.to_u32(),
         collation: 0,
         compare_proc: 0,
-        descending,
-        nulls_first: descending,
-        nullable: false,
+        descending: shape.descending[at],
+        nulls_first: shape.nulls_first[at],
+        nullable: shape.is_stored,
         lossless: true,
         length,
         by_value: true,
         plain: false,
         align: length as u8,
     };
-    KeyOrder::new(Organization::Key {
-        columns: vec![
-            column(1, ColumnForm::Int2, pg_sys::INT2OID, 2, false),
-            column(2, ColumnForm::Int4, pg_sys::INT4OID, 4, true),
-            column(3, ColumnForm::Int8, pg_sys::INT8OID, 8, false),
-        ],
-    })
+    let mut columns = vec![
+        column(0, ColumnForm::Int2, pg_sys::INT2OID, 2),
+        column(1, ColumnForm::Int4, pg_sys::INT4OID, 4),
+        column(2, ColumnForm::Int8, pg_sys::INT8OID, 8),
+    ];
+    if shape.is_stored {
+        columns.push(KeyColumnSpec {
+            attribute: 4,
+            nullable: false,
+            descending: false,
+            ..column(0, ColumnForm::Int4, pg_sys::INT4OID, 4)
+        });
+    }
+    KeyOrder::new(Organization::Key { columns })
 }
 
 const INPUTS: [pg_sys::Oid; 3] = [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID];
 
 fn encode(order: &KeyOrder, key: Key) -> Vec<u8> {
     let mut out = Vec::new();
+    let values = [
+        key.0.map_or(KeyValue::Null, KeyValue::Int2),
+        key.1.map_or(KeyValue::Null, KeyValue::Int4),
+        key.2.map_or(KeyValue::Null, KeyValue::Int8),
+        KeyValue::Int4(i32::from(key.3)),
+    ];
     order
         .layout()
         .unwrap()
-        .encode_values(
-            &[
-                KeyValue::Int2(key.0),
-                KeyValue::Int4(key.1),
-                KeyValue::Int8(key.2),
-            ],
-            &mut out,
-        )
+        .encode_values(&values[..order.columns().len()], &mut out)
         .unwrap();
     out
 }
@@ -94,21 +117,42 @@ impl Rows for Stored<'_> {
     }
 }
 
+/// What is said of a column.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Test {
+    Compares(Operator),
+    IsNull,
+    IsNotNull,
+}
+
 /// One clause of a scan.
 #[derive(Clone, Debug)]
 struct Clause {
     column: usize,
-    operator: Operator,
+    test: Test,
     /// Which integer type the arguments are of, from 0.
     argument_type: usize,
     arguments: Vec<i64>,
     is_array: bool,
 }
 
+/// A clause as the scan gets it.
+pub enum Said {
+    Key(pg_sys::ScanKeyData),
+    /// Column, operator, type, and arguments any of which will do.
+    Any(usize, Operator, pg_sys::Oid, Vec<pg_sys::Datum>),
+}
+
 impl Clause {
     fn passes(&self, key: Key) -> bool {
-        let value = [i64::from(key.0), i64::from(key.1), key.2][self.column];
-        self.arguments.iter().any(|argument| match self.operator {
+        let value = [key.0.map(i64::from), key.1.map(i64::from), key.2][self.column];
+        let (operator, value) = match (self.test, value) {
+            (Test::IsNull, value) => return value.is_none(),
+            (Test::IsNotNull, value) => return value.is_some(),
+            (Test::Compares(_), None) => return false,
+            (Test::Compares(operator), Some(value)) => (operator, value),
+        };
+        self.arguments.iter().any(|argument| match operator {
             Operator::Less => value < *argument,
             Operator::LessEqual => value <= *argument,
             Operator::Equal => value == *argument,
@@ -117,18 +161,28 @@ impl Clause {
         })
     }
 
-    fn datums(&self) -> Vec<pg_sys::Datum> {
-        self.arguments
-            .iter()
-            .map(|argument| (*argument).into())
-            .collect()
+    fn said(&self) -> Said {
+        match self.test {
+            Test::Compares(operator) if self.is_array => Said::Any(
+                self.column,
+                operator,
+                INPUTS[self.argument_type],
+                self.arguments.iter().map(|one| (*one).into()).collect(),
+            ),
+            _ => Said::Key(self.key()),
+        }
     }
 
     fn key(&self) -> pg_sys::ScanKeyData {
+        let (flags, strategy) = match self.test {
+            Test::Compares(operator) => (0, operator as u16 + 1),
+            Test::IsNull => (pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL, 0),
+            Test::IsNotNull => (pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNOTNULL, 0),
+        };
         pg_sys::ScanKeyData {
-            sk_flags: 0,
+            sk_flags: flags as i32,
             sk_attno: self.column as i16 + 1,
-            sk_strategy: self.operator as u16 + 1,
+            sk_strategy: strategy,
             sk_subtype: INPUTS[self.argument_type],
             sk_collation: pg_sys::InvalidOid,
             // SAFETY: a structure of numbers and nullable pointers.
@@ -147,15 +201,20 @@ const OPERATORS: [Operator; 5] = [
 ];
 
 fn clause() -> impl Strategy<Value = Clause> {
-    (0..3usize, 0..8usize, 0..3usize, any::<bool>()).prop_flat_map(
+    (0..3usize, 0..10usize, 0..3usize, any::<bool>()).prop_flat_map(
         |(column, operator, argument_type, is_array)| {
             let far = [i64::from(i16::MAX), i64::from(i32::MAX), i64::MAX][argument_type];
             let argument = prop_oneof![12 => -1i64..7, 1 => Just(far), 1 => Just(-far)];
             let count = if is_array { 1..5 } else { 1..2 };
             proptest::collection::vec(argument, count).prop_map(move |arguments| Clause {
                 column,
-                // Equality more often than not, or few scans would find rows.
-                operator: OPERATORS.get(operator).copied().unwrap_or(Operator::Equal),
+                test: match operator {
+                    0..5 => Test::Compares(OPERATORS[operator]),
+                    5 => Test::IsNull,
+                    6 => Test::IsNotNull,
+                    // Equality more often than not, or few scans would find rows.
+                    _ => Test::Compares(Operator::Equal),
+                },
                 argument_type,
                 arguments,
                 is_array,
@@ -206,14 +265,14 @@ fn advance(at: At, count: usize, backward: bool) -> At {
     }
 }
 
-/// The whole story of one scan.
-fn check(
+/// Works on an index of such a shape with such entries.
+fn with_rows<R>(
+    shape: Shape,
     keys: &[Key],
-    clauses: &[Clause],
-    steps: &[Step],
     is_stable: bool,
-) -> Result<(), TestCaseError> {
-    let order = order();
+    work: impl FnOnce(&KeyOrder, &Stored<'_>) -> R,
+) -> R {
+    let order = order(shape);
     let pages = MemStore::new(512);
     Tree::<'_, _, KeyOrder>::create(&pages, &[], true).unwrap();
     let tree = Tree::new(&pages, &order);
@@ -239,42 +298,61 @@ fn check(
         snapshot: transactions.snapshot(),
         is_stable,
     };
+    work(&order, &rows)
+}
 
-    let types = KeyTypes {
-        order: &order,
-        inputs: &INPUTS,
-    };
+fn ranges_of(clauses: &[Clause], types: KeyTypes<'_>) -> Ranges {
     let mut ranges = Ranges::default();
     if clauses.iter().any(|clause| clause.is_array) {
-        ranges.set_clauses(
-            clauses.iter().map(|clause| {
-                (
-                    clause.column,
-                    clause.operator,
-                    INPUTS[clause.argument_type],
-                    clause.datums(),
-                )
-            }),
-            types,
-        );
+        let said: Vec<_> = clauses.iter().map(Clause::said).collect();
+        ranges.set_clauses(&said, types);
     } else {
         let keys: Vec<_> = clauses.iter().map(Clause::key).collect();
         // SAFETY: the arguments are integers of the types they name.
         unsafe { ranges.set(&keys, types) };
     }
-    let passes = |key: Key| clauses.iter().all(|clause| clause.passes(key));
-    let mut expected: Vec<(Vec<u8>, Key)> = keys
+    ranges
+}
+
+/// The entries that a scan should find, in order.
+fn expected(order: &KeyOrder, keys: &[Key], clauses: &[Clause]) -> Vec<Vec<u8>> {
+    let mut expected: Vec<_> = keys
         .iter()
-        .filter(|key| passes(**key))
-        .map(|key| (encode(&order, *key), *key))
+        .filter(|key| clauses.iter().all(|clause| clause.passes(**key)))
+        .map(|key| encode(order, *key))
         .collect();
     expected.sort();
     expected.dedup();
-    let by_bytes = |bytes: &[u8]| {
-        keys.iter()
-            .copied()
-            .find(|key| encode(&order, *key) == bytes)
+    expected
+}
+
+/// The whole story of one scan.
+fn check(
+    shape: Shape,
+    keys: &[Key],
+    clauses: &[Clause],
+    steps: &[Step],
+    is_stable: bool,
+) -> Result<(), TestCaseError> {
+    with_rows(shape, keys, is_stable, |order, rows| {
+        check_steps(order, rows, keys, clauses, steps)
+    })
+}
+
+fn check_steps(
+    order: &KeyOrder,
+    rows: &Stored<'_>,
+    keys: &[Key],
+    clauses: &[Clause],
+    steps: &[Step],
+) -> Result<(), TestCaseError> {
+    let types = KeyTypes {
+        order,
+        inputs: &INPUTS,
     };
+    let mut ranges = ranges_of(clauses, types);
+    let expected = expected(order, keys, clauses);
+    prop_assert!(!ranges.recheck(), "integers can all be said in key bytes");
 
     let mut walk = Walk::default();
     walk.restart();
@@ -292,21 +370,12 @@ fn check(
             }
             Step::Forward | Step::Backward => {
                 let backward = matches!(step, Step::Backward);
-                let found = loop {
-                    if !walk.next(&mut ranges, &rows, backward) {
-                        break None;
-                    }
-                    let key = walk.row().0.key.to_vec();
-                    let row = by_bytes(&key).expect("only stored rows come out");
-                    if passes(row) {
-                        break Some(key);
-                    }
-                    // What the executor does with a row of a lossy scan.
-                    prop_assert!(ranges.recheck(), "{row:?} came out of an exact scan");
-                };
+                let found = walk
+                    .next(&mut ranges, types, rows, None::<&Alone>, backward)
+                    .then(|| walk.row().0.key.to_vec());
                 at = advance(at, expected.len(), backward);
                 let wanted = match at {
-                    At::Row(row) => Some(expected[row].0.clone()),
+                    At::Row(row) => Some(expected[row].clone()),
                     _ => None,
                 };
                 prop_assert_eq!(found, wanted);
@@ -316,11 +385,49 @@ fn check(
     Ok(())
 }
 
-fn keys() -> impl Strategy<Value = Vec<Key>> {
-    proptest::collection::vec((0i16..6, 0i32..6, 0i64..6), 0..120).prop_map(|mut keys| {
+/// What the participants of a parallel scan share.
+struct Alone(RefCell<Progress>);
+
+impl Shared for Alone {
+    fn hold<R>(&self, work: impl FnOnce(&mut Progress) -> R) -> R {
+        work(&mut self.0.borrow_mut())
+    }
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    (any::<bool>(), any::<[bool; 3]>(), any::<[bool; 3]>()).prop_map(
+        |(is_stored, descending, nulls_first)| Shape {
+            is_stored,
+            descending,
+            nulls_first,
+        },
+    )
+}
+
+/// A shape and entries that fit it.
+fn shape_and_keys() -> impl Strategy<Value = (Shape, Vec<Key>)> {
+    let value = || prop_oneof![1 => Just(None), 5 => (0i8..6).prop_map(Some)];
+    let key = (value(), value(), value(), 0u8..4);
+    (shape(), proptest::collection::vec(key, 0..120)).prop_map(|(shape, keys)| {
+        let mut keys: Vec<Key> = keys
+            .into_iter()
+            .map(|(a, b, c, reference)| {
+                // Of a primary key a null is taken for yet another value.
+                let number = |value: Option<i8>| match value {
+                    None if !shape.is_stored => Some(6),
+                    value => value,
+                };
+                (
+                    number(a).map(i16::from),
+                    number(b).map(i32::from),
+                    number(c).map(i64::from),
+                    if shape.is_stored { reference } else { 0 },
+                )
+            })
+            .collect();
         keys.sort();
         keys.dedup();
-        keys
+        (shape, keys)
     })
 }
 
@@ -329,57 +436,106 @@ proptest! {
 
     #[test]
     fn a_scan_visits_the_rows_of_its_keys_in_order_whichever_way_it_is_stepped(
-        keys in keys(),
+        (shape, keys) in shape_and_keys(),
         clauses in proptest::collection::vec(clause(), 0..5),
         steps in proptest::collection::vec(step(), 1..80),
         is_stable in any::<bool>(),
     ) {
-        check(&keys, &clauses, &steps, is_stable)?;
+        check(shape, &keys, &clauses, &steps, is_stable)?;
     }
 
     #[test]
     fn a_whole_scan_finds_every_row_either_way(
-        keys in keys(),
+        (shape, keys) in shape_and_keys(),
         clauses in proptest::collection::vec(clause(), 0..4),
         backward in any::<bool>(),
     ) {
         let step = if backward { Step::Backward } else { Step::Forward };
-        check(&keys, &clauses, &vec![step; keys.len() + 2], true)?;
+        check(shape, &keys, &clauses, &vec![step; keys.len() + 2], true)?;
     }
 
     #[test]
-    fn equality_on_all_columns_is_a_point(
-        keys in keys(),
-        key in (0i16..6, 0i32..6, 0i64..6),
+    fn participants_of_a_parallel_scan_find_each_row_once_and_each_in_order(
+        (shape, keys) in shape_and_keys(),
+        clauses in proptest::collection::vec(clause(), 0..4),
+        turns in proptest::collection::vec(0usize..3, 0..200),
+        backward in any::<bool>(),
+    ) {
+        with_rows(shape, &keys, true, |order, rows| -> Result<(), TestCaseError> {
+            let types = KeyTypes { order, inputs: &INPUTS };
+            let shared = Alone(RefCell::default());
+            let mut workers: Vec<_> = (0..3)
+                .map(|_| (Walk::default(), ranges_of(&clauses, types), Vec::new(), false))
+                .collect();
+            // Whoever is left at the end finishes alone.
+            for turn in turns.into_iter().chain((0..3).flat_map(|turn| vec![turn; 130])) {
+                let (walk, ranges, found, is_over) = &mut workers[turn];
+                if *is_over {
+                    continue;
+                }
+                if walk.next(ranges, types, rows, Some(&shared), backward) {
+                    found.push(walk.row().0.key.to_vec());
+                } else {
+                    *is_over = true;
+                }
+            }
+            let mut all = Vec::new();
+            for (_, _, mut found, is_over) in workers {
+                prop_assert!(is_over);
+                if backward {
+                    found.reverse();
+                }
+                prop_assert!(found.is_sorted());
+                all.extend(found);
+            }
+            all.sort();
+            prop_assert_eq!(all, expected(order, &keys, &clauses));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn equality_on_all_columns_of_a_primary_key_is_a_point(
+        values in (0i16..6, 0i32..6, 0i64..6),
         steps in proptest::collection::vec(step(), 1..10),
     ) {
-        let clauses: Vec<Clause> = [i64::from(key.0), i64::from(key.1), key.2]
+        let key = (Some(values.0), Some(values.1), Some(values.2), 0);
+        let clauses: Vec<Clause> = [i64::from(values.0), i64::from(values.1), values.2]
             .into_iter()
             .enumerate()
             .map(|(column, value)| Clause {
                 column,
-                operator: Operator::Equal,
+                test: Test::Compares(Operator::Equal),
                 argument_type: column,
                 arguments: vec![value],
                 is_array: false,
             })
             .collect();
-        let order = order();
-        let keys_of_scan: Vec<_> = clauses.iter().map(Clause::key).collect();
-        let mut ranges = Ranges::default();
-        // SAFETY: the arguments are integers of the types they name.
-        unsafe { ranges.set(&keys_of_scan, KeyTypes { order: &order, inputs: &INPUTS }) };
+        let order = order(PRIMARY);
+        let ranges = ranges_of(&clauses, KeyTypes { order: &order, inputs: &INPUTS });
         prop_assert_eq!(ranges.point(), Some(&encode(&order, key)[..]));
-        check(&keys, &clauses, &steps, true)?;
+        check(PRIMARY, &[key], &clauses, &steps, true)?;
     }
 }
 
 #[test]
 fn keys_of_the_model_sort_as_the_order_says() {
-    let order = order();
-    let (a, b) = (encode(&order, (1, 5, 0)), encode(&order, (1, 4, 0)));
-    assert!(
-        Compare::compare(&order, &a, &b).is_lt(),
-        "the second column descends"
-    );
+    let shape = Shape {
+        is_stored: true,
+        nulls_first: [true, false, false],
+        ..PRIMARY
+    };
+    let order = order(shape);
+    let ascending = [
+        (None, Some(5), None, 0),
+        (Some(1), Some(5), None, 0),
+        (Some(1), Some(4), Some(3), 0),
+        (Some(1), Some(4), Some(3), 1),
+        (Some(1), Some(4), None, 0),
+        (Some(1), None, Some(0), 0),
+    ];
+    for pair in ascending.windows(2) {
+        let (a, b) = (encode(&order, pair[0]), encode(&order, pair[1]));
+        assert!(Compare::compare(&order, &a, &b).is_lt(), "{pair:?}");
+    }
 }

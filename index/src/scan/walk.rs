@@ -8,7 +8,7 @@
 use engine::mvcc::batch::{Batch, Row};
 use engine::mvcc::scan::{Direction, Place, Range};
 
-use super::ranges::{Ranges, set_edge};
+use super::ranges::{KeyTypes, Ranges, set_edge};
 
 /// Where the rows are: a table under a snapshot.
 pub trait Rows {
@@ -26,6 +26,24 @@ pub trait Rows {
         place: &mut Place,
         batch: &mut Batch,
     ) -> bool;
+}
+
+/// How far the participants of a parallel scan have come together: everything
+/// before is somebody's.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The combination that is handed out, [`Ranges::standing`].
+    pub combination: Vec<u32>,
+    /// The place within its range; `None` before the first combination.
+    pub place: Option<Place>,
+    /// Nothing is left to hand out.
+    pub is_over: bool,
+}
+
+/// Where [`Progress`] is kept: one participant at a time has it.
+pub trait Shared {
+    /// Works on it, and lets nobody else meanwhile.
+    fn hold<R>(&self, work: impl FnOnce(&mut Progress) -> R) -> R;
 }
 
 /// Where the walk stands.
@@ -53,6 +71,14 @@ struct Mark {
     /// The batch the row was in, and where.
     generation: u64,
     at: usize,
+}
+
+fn direction(backward: bool) -> Direction {
+    if backward {
+        Direction::Backward
+    } else {
+        Direction::Forward
+    }
 }
 
 /// A walk over the ranges of a scan.
@@ -95,10 +121,26 @@ impl Walk {
 
     /// Steps to the next row; whether there is one.
     #[inline]
-    pub fn next(&mut self, ranges: &mut Ranges, source: &impl Rows, backward: bool) -> bool {
+    pub fn next(
+        &mut self,
+        ranges: &mut Ranges,
+        types: KeyTypes<'_>,
+        source: &impl Rows,
+        shared: Option<&impl Shared>,
+        backward: bool,
+    ) -> bool {
         loop {
-            if !self.step(ranges, source, backward) {
+            let found = match shared {
+                None => self.step(ranges, source, backward),
+                Some(shared) => self.step_shared(ranges, source, shared, backward),
+            };
+            if !found {
                 return false;
+            }
+            if let Standing::On(at) = self.standing
+                && !ranges.passes(self.batch.row(at).key, types)
+            {
+                continue;
             }
             self.is_fresh = !source.is_stable();
             if !self.is_fresh {
@@ -164,6 +206,86 @@ impl Walk {
         }
     }
 
+    /// As `step`, for one of several participants that share the ranges among
+    /// them. Each leaf goes to the one who reads it, while the others wait for
+    /// the place behind it; a point is looked up by the one who takes it,
+    /// while they do not. Such a scan is never turned round.
+    fn step_shared(
+        &mut self,
+        ranges: &mut Ranges,
+        source: &impl Rows,
+        shared: &impl Shared,
+        backward: bool,
+    ) -> bool {
+        if let Standing::On(at) = self.standing {
+            let next = if backward {
+                at.checked_sub(1)
+            } else {
+                Some(at + 1).filter(|next| *next < self.batch.len())
+            };
+            if let Some(next) = next {
+                self.standing = Standing::On(next);
+                return true;
+            }
+        }
+        self.backward = backward;
+        loop {
+            let taken = shared.hold(|progress| self.take(ranges, source, progress));
+            if !taken {
+                self.standing = Standing::Behind;
+                return false;
+            }
+            if let Some(key) = ranges.point() {
+                self.batch.clear();
+                source.get(key, &mut self.batch);
+            }
+            if !self.batch.is_empty() {
+                self.standing = Standing::On(if backward { self.batch.len() - 1 } else { 0 });
+                return true;
+            }
+        }
+    }
+
+    /// Takes the next leaf, which is then in the batch, or the next point,
+    /// which the ranges then stand at; whether there is one.
+    fn take(&mut self, ranges: &mut Ranges, source: &impl Rows, progress: &mut Progress) -> bool {
+        while !progress.is_over {
+            match &mut progress.place {
+                None => {
+                    if !ranges.start(self.backward) {
+                        progress.is_over = true;
+                        break;
+                    }
+                    progress.combination.clear();
+                    progress.combination.extend_from_slice(ranges.standing());
+                    progress.place = Some(Place::Start);
+                }
+                Some(place) => {
+                    ranges.go_to(&progress.combination);
+                    let found = if ranges.point().is_some() {
+                        std::mem::replace(place, Place::End) != Place::End
+                    } else {
+                        ranges.write_range(&mut self.range);
+                        let direction = direction(self.backward);
+                        self.generation += 1;
+                        source.next_leaf(&self.range, direction, place, &mut self.batch)
+                    };
+                    if found {
+                        return true;
+                    }
+                    if ranges.advance(self.backward) {
+                        progress.combination.clear();
+                        progress.combination.extend_from_slice(ranges.standing());
+                        *place = Place::Start;
+                    } else {
+                        progress.is_over = true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
     /// Goes to the near end of the current combination's range.
     fn enter(&mut self, ranges: &Ranges, backward: bool) {
         self.backward = backward;
@@ -198,11 +320,7 @@ impl Walk {
             self.batch.clear();
             return source.get(key, &mut self.batch);
         }
-        let direction = if self.backward {
-            Direction::Backward
-        } else {
-            Direction::Forward
-        };
+        let direction = direction(self.backward);
         loop {
             // At the end the batch is left as it is, for a mark in it.
             let Some(place) = self.place.as_mut().filter(|place| **place != Place::End) else {

@@ -207,6 +207,17 @@ impl KeyLayout {
         self.leading_ordered == self.columns.len()
     }
 
+    /// What the encodings of all values of a column begin with, and that of a
+    /// null does not; nothing if the column cannot be null. As a prefix of keys
+    /// it leaves the nulls out, on whichever side they are.
+    pub fn value_marker(&self, column: usize) -> &'static [u8] {
+        if self.columns[column].nullable {
+            &[VALUE]
+        } else {
+            &[]
+        }
+    }
+
     /// How many leading columns compare by memcmp.
     pub fn leading_ordered(&self) -> usize {
         self.leading_ordered
