@@ -52,7 +52,7 @@ pub fn routine() -> *mut pg_sys::IndexAmRoutine {
     am.amcostestimate = Some(amcostestimate);
     am.amoptions = Some(amoptions);
     am.amproperty = None;
-    am.ambuildphasename = None;
+    am.ambuildphasename = Some(ambuildphasename);
     am.amvalidate = Some(amvalidate);
     am.amadjustmembers = None;
     am.ambeginscan = Some(ambeginscan);
@@ -73,22 +73,30 @@ pub fn routine() -> *mut pg_sys::IndexAmRoutine {
 unsafe extern "C-unwind" fn ambuild(
     table: pg_sys::Relation,
     index: pg_sys::Relation,
-    _info: *mut pg_sys::IndexInfo,
+    info: *mut pg_sys::IndexInfo,
 ) -> *mut pg_sys::IndexBuildResult {
     // SAFETY: the server builds with both relations open and locked.
     unsafe {
-        let rows = build::organize(table, index);
+        let built = build::build(table, index, info);
         let result = pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>())
             .cast::<pg_sys::IndexBuildResult>();
-        (*result).heap_tuples = rows;
-        (*result).index_tuples = rows;
+        (*result).heap_tuples = built.rows;
+        (*result).index_tuples = built.entries;
         result
     }
 }
 
-/// The init fork of an unlogged index stays as empty as the index itself.
+/// The init fork of an unlogged index, made after the index itself.
 #[pg_guard]
-unsafe extern "C-unwind" fn ambuildempty(_index: pg_sys::Relation) {}
+unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
+    // SAFETY: the server passes an open index with an init fork.
+    unsafe { build::build_empty(index) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn ambuildphasename(phase: i64) -> *mut std::ffi::c_char {
+    build::phase_name(phase).map_or(std::ptr::null_mut(), |name| name.as_ptr().cast_mut())
+}
 
 /// The table's own insertion was the index's: it has put the row under its key
 /// and refused a second one.

@@ -200,6 +200,35 @@ pub unsafe fn contains_nulls(table: pg_sys::Relation, column: i16) -> ! {
     }
 }
 
+/// A unique index that cannot be built, in PostgreSQL's own words; `described`
+/// as for [`duplicate_key`].
+///
+/// # Safety
+/// Both relations are open.
+pub unsafe fn index_not_unique(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    described: *const std::ffi::c_char,
+) -> ! {
+    // SAFETY: the caller's promise; the description ends in a zero byte.
+    unsafe {
+        let name = name_of(index);
+        let mut report = ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+            format!("could not create unique index \"{name}\""),
+            function_name!(),
+        );
+        report = report.set_detail(if described.is_null() {
+            "Duplicate keys exist.".to_owned()
+        } else {
+            let key = std::ffi::CStr::from_ptr(described).to_string_lossy();
+            format!("Key {key} is duplicated.")
+        });
+        field::name_constraint(table, &name);
+        raise(report)
+    }
+}
+
 /// NOWAIT met a lock: PostgreSQL's own words for it.
 ///
 /// # Safety

@@ -6,6 +6,7 @@
 
 pub mod ddl;
 pub mod error;
+pub mod evaluate;
 mod ffi;
 pub mod handles;
 pub mod handoff;

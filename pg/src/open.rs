@@ -10,8 +10,8 @@ use engine::store::PageStore;
 use pgrx::pg_sys;
 
 use crate::error::OrRaise;
-use crate::row::{self, Places, TableLayout};
-use crate::store::RelationStore;
+use crate::row::{self, IndexLayout, IndexStorage, Places, TableLayout};
+use crate::store::{RelationStore, has_storage};
 use crate::xact::ServerTransactions;
 
 /// The store that an open relation holds, as one session uses it.
@@ -99,5 +99,63 @@ impl OpenStore {
             self.layout.set_places(found);
         }
         result
+    }
+}
+
+/// Where the entries of an open index of ours are.
+///
+/// # Safety
+/// `index` is an open index of ours.
+pub unsafe fn storage_of(index: pg_sys::Relation) -> IndexStorage {
+    // SAFETY: the caller's promise.
+    unsafe {
+        row::of_index(index, || -> Result<_, row::Error> {
+            if !has_storage(index) {
+                return Ok(None);
+            }
+            let store = RelationStore::new(index);
+            let page = store.read(BlockNumber::META).or_raise(index);
+            Ok(Some(Meta::decode(&page).or_raise(index).layout))
+        })
+        .or_raise(index)
+    }
+}
+
+/// A stored index, open.
+pub struct OpenIndex {
+    index: Rc<IndexLayout>,
+    store: OpenStore,
+}
+
+impl OpenIndex {
+    /// Opens an index of `table`; `None` if it has no storage, because the
+    /// table is organized by its columns.
+    ///
+    /// # Safety
+    /// Both relations are open and stay so while the result lives.
+    pub unsafe fn open(index: pg_sys::Relation, table: pg_sys::Relation) -> Option<OpenIndex> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let IndexStorage::Stored(layout) = storage_of(index) else {
+                return None;
+            };
+            let store = RelationStore::new(index);
+            Some(OpenIndex {
+                store: OpenStore::new(Rc::clone(layout.layout()), store, table),
+                index: layout,
+            })
+        }
+    }
+
+    /// What its entries are made of.
+    #[inline]
+    pub fn layout(&self) -> &Rc<IndexLayout> {
+        &self.index
+    }
+
+    /// Its versions.
+    #[inline]
+    pub fn store(&self) -> &OpenStore {
+        &self.store
     }
 }

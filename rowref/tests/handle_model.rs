@@ -87,13 +87,15 @@ fn version(number: u32) -> Lease {
         sequence: u64::from(number >> 1 & 1) << 40,
         xmin: 700 + (number >> 2 & 1),
         block_hint: number,
+        cid: number,
     }
 }
 
-/// `version`, told apart without looking at the hint.
+/// `version`, told apart without looking at hint and command.
 fn identity(lease: &Lease) -> Lease {
     Lease {
         block_hint: 0,
+        cid: 0,
         ..lease.clone()
     }
 }
@@ -263,6 +265,7 @@ fn numbered(number: u64) -> Lease {
         sequence: 1,
         xmin: 700,
         block_hint: 0,
+        cid: 0,
     }
 }
 

@@ -47,6 +47,7 @@ fn owned(value: KeyValue<'_>) -> Cell {
         KeyValue::Float8(v) => Cell::Float8(v),
         KeyValue::Char(v) => Cell::Char(v),
         KeyValue::Uuid(v) => Cell::Uuid(v),
+        KeyValue::RowId(v) => Cell::RowId(v),
         KeyValue::Bytes(v) => Cell::Bytes(v.to_vec()),
     }
 }

@@ -4,6 +4,8 @@
 pub mod batch;
 pub mod chain;
 pub mod cursor;
+pub mod entries;
+pub mod histories;
 pub mod prune;
 pub mod read;
 pub mod rebuild;

@@ -23,7 +23,7 @@ pub use run::{Need, Needs, during};
 
 use crate::error;
 use crate::xact::{TransactionEvent, on_transaction_event};
-use spill::TemporaryFile;
+pub use spill::TemporaryFile;
 
 type Table = HandleTable<fn() -> u32, TemporaryFile>;
 
@@ -180,6 +180,7 @@ fn lease_as(
                 sequence: head.sequence.0,
                 xmin: head.xmin.0,
                 block_hint: block.0,
+                cid: head.cid.0,
             },
         )
     });

@@ -1,4 +1,4 @@
-//! The file that retained leases spill to.
+//! A temporary file of the server: what retained leases spill to.
 
 use std::ffi::c_int;
 use std::io;
@@ -11,9 +11,22 @@ use rowref::handle::SpillFile;
 /// savepoint's and end before the leases do; the transaction's end closes it
 /// by truncating it to nothing, and the server removes it if the process dies.
 #[derive(Debug, Default)]
-pub(super) struct TemporaryFile {
+pub struct TemporaryFile {
     file: Option<pg_sys::File>,
     end: u64,
+    /// Closed by the end of the transaction at the latest.
+    in_transaction: bool,
+}
+
+impl TemporaryFile {
+    /// One that the current (sub)transaction's end closes, whatever becomes of
+    /// its owner.
+    pub fn of_transaction() -> TemporaryFile {
+        TemporaryFile {
+            in_transaction: true,
+            ..TemporaryFile::default()
+        }
+    }
 }
 
 impl SpillFile for TemporaryFile {
@@ -22,7 +35,7 @@ impl SpillFile for TemporaryFile {
             Some(file) => file,
             None => {
                 // SAFETY: in a transaction, as all leasing is.
-                let file = unsafe { pg_sys::OpenTemporaryFile(true) };
+                let file = unsafe { pg_sys::OpenTemporaryFile(!self.in_transaction) };
                 *self.file.insert(file)
             }
         };

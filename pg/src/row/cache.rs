@@ -12,11 +12,13 @@ use std::rc::Rc;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 
-use super::{Error, Organization, TableLayout};
+use super::{Error, IndexLayout, Organization, TableLayout};
 
 struct Cache {
     /// By relation, with the file that the metapage was read from.
     current: RefCell<HashMap<u32, (u32, Rc<TableLayout>)>>,
+    /// The same of indexes.
+    indexes: RefCell<HashMap<u32, (u32, IndexStorage)>>,
     retired: RefCell<Vec<Rc<TableLayout>>>,
     /// A transaction has ended since `retired` was last emptied.
     ended: Cell<bool>,
@@ -25,11 +27,21 @@ struct Cache {
     invalidations: Cell<u64>,
 }
 
+/// Where the entries of an index are.
+#[derive(Clone)]
+pub enum IndexStorage {
+    /// The index has no storage: its table is organized by its columns.
+    Key,
+    /// In the index's own file.
+    Stored(Rc<IndexLayout>),
+}
+
 thread_local! {
     // Leaked, so that nothing is torn down when the process exits: by then the
     // server's memory contexts may be gone.
     static CACHE: &'static Cache = Box::leak(Box::new(Cache {
         current: RefCell::default(),
+        indexes: RefCell::default(),
         retired: RefCell::default(),
         ended: Cell::new(false),
         invalidations: Cell::new(0),
@@ -58,6 +70,8 @@ unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation:
         let mut retired = cache.retired.borrow_mut();
         let all = std::mem::take(&mut *cache.current.borrow_mut());
         retired.extend(all.into_values().map(|(_, layout)| layout));
+        let all = std::mem::take(&mut *cache.indexes.borrow_mut());
+        retired.extend(all.into_values().filter_map(|(_, index)| index.retire()));
     } else {
         forget(relation);
     }
@@ -89,6 +103,20 @@ pub fn forget(relation: pg_sys::Oid) {
     let gone = cache.current.borrow_mut().remove(&relation.to_u32());
     if let Some((_, layout)) = gone {
         cache.retired.borrow_mut().push(layout);
+    }
+    let gone = cache.indexes.borrow_mut().remove(&relation.to_u32());
+    if let Some(layout) = gone.and_then(|(_, index)| index.retire()) {
+        cache.retired.borrow_mut().push(layout);
+    }
+}
+
+impl IndexStorage {
+    /// What slots may still point to.
+    fn retire(self) -> Option<Rc<TableLayout>> {
+        match self {
+            IndexStorage::Key => None,
+            IndexStorage::Stored(index) => Some(Rc::clone(index.layout())),
+        }
     }
 }
 
@@ -137,6 +165,52 @@ pub unsafe fn of_relation<E: From<Error>>(
         cache.retired.borrow_mut().push(old);
     }
     Ok(layout)
+}
+
+/// Where the entries of an open index are, and how they are laid out. On a miss
+/// `load` reads the description out of the metapage, or finds no metapage:
+/// that, and not what the catalogs call the primary key, is the mark of an
+/// index without storage (rule 18: REINDEX CONCURRENTLY passes the name on).
+///
+/// # Safety
+/// `index` is an open index.
+pub unsafe fn of_index<E: From<Error>>(
+    index: pg_sys::Relation,
+    load: impl FnOnce() -> Result<Option<Vec<u8>>, E>,
+) -> Result<IndexStorage, E> {
+    sweep();
+    let cache = cache();
+    // SAFETY: the relation is open.
+    let (relation, file) = unsafe { ((*index).rd_id.to_u32(), crate::store::file_number(index)) };
+    if let Some((of_file, storage)) = cache.indexes.borrow().get(&relation)
+        && *of_file == file
+    {
+        return Ok(storage.clone());
+    }
+    // As in `of_relation`.
+    let before = cache.invalidations.get();
+    let storage = match load()? {
+        None => IndexStorage::Key,
+        Some(bytes) => {
+            let organization = Organization::from_bytes(&bytes)?;
+            // SAFETY: the relation is open.
+            let layout = unsafe { IndexLayout::new(index, organization) }?;
+            IndexStorage::Stored(Rc::new(layout))
+        }
+    };
+    if cache.invalidations.get() != before {
+        cache.retired.borrow_mut().extend(storage.clone().retire());
+        return Ok(storage);
+    }
+    let old = cache
+        .indexes
+        .borrow_mut()
+        .insert(relation, (file, storage.clone()));
+    cache
+        .retired
+        .borrow_mut()
+        .extend(old.and_then(|(_, index)| index.retire()));
+    Ok(storage)
 }
 
 /// Frees what earlier transactions have retired.

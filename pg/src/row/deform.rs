@@ -396,6 +396,7 @@ impl TableLayout {
             KeyValue::UInt4(v) => Some(number(i64::from(v as i32))),
             KeyValue::Float4(v) => Some(number(i64::from(v.to_bits() as i32))),
             KeyValue::Float8(v) => Some(number(v.to_bits() as i64)),
+            KeyValue::RowId(v) => Some(number(v as i64)),
             KeyValue::Uuid(v) if spec.descending => Some(arena.copy(&[], &v).into()),
             // It lies in the key as it is, and has no alignment.
             KeyValue::Uuid(_) => Some(bytes[taken - 16..].as_ptr().into()),

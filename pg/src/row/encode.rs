@@ -229,6 +229,7 @@ pub unsafe fn key_value<'v>(
         ColumnForm::Float4 => KeyValue::Float4(f32::from_bits(bits as u32)),
         ColumnForm::Float8 => KeyValue::Float8(f64::from_bits(bits as u64)),
         ColumnForm::Char => KeyValue::Char(bits as u8),
+        ColumnForm::RowId => KeyValue::RowId(bits as u64),
         // SAFETY: a uuid is sixteen bytes without alignment.
         ColumnForm::Uuid => KeyValue::Uuid(unsafe { *value.cast_mut_ptr::<[u8; 16]>() }),
         // SAFETY: the caller vouches for the value.

@@ -11,6 +11,7 @@ mod compare;
 mod datum;
 mod deform;
 mod encode;
+mod index;
 mod layout;
 mod organize;
 #[cfg(test)]
@@ -20,11 +21,12 @@ mod tests;
 mod varlena;
 
 pub use attribute::{Attribute, Source};
-pub use cache::{forget, init, keep, of_relation};
+pub use cache::{IndexStorage, forget, init, keep, of_index, of_relation};
 pub use compare::KeyOrder;
 pub use datum::{copy_datum, datum_bytes};
 pub use deform::{Arena, Cursor};
 pub use encode::{key_value, row_id_key};
+pub use index::IndexLayout;
 pub use layout::{Places, TableLayout};
 pub use organize::{KeyColumnSpec, Organization};
 

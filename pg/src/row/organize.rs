@@ -27,12 +27,22 @@ pub enum Organization {
         /// In the order of the key.
         columns: Vec<KeyColumnSpec>,
     },
+    /// An index: its own columns, then the key of the table's row, which names
+    /// the row ("the reference").
+    Index {
+        /// In the order of the key. Their attributes count through the index's
+        /// own columns and then those of the reference that can be read back.
+        columns: Vec<KeyColumnSpec>,
+        /// How many of them are the index's own.
+        own: usize,
+    },
 }
 
 /// One key column, complete without the catalogs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyColumnSpec {
-    /// The table's column, from 1; 0 for an expression.
+    /// The table's column, from 1; 0 for an expression, and in an index for a
+    /// column that is not read back.
     pub attribute: i16,
     /// How values are encoded.
     pub form: ColumnForm,
@@ -63,6 +73,23 @@ pub struct KeyColumnSpec {
 }
 
 impl KeyColumnSpec {
+    /// A hidden row id at the end of an index's key. It is no column.
+    const ROW_ID: KeyColumnSpec = KeyColumnSpec {
+        attribute: 0,
+        form: ColumnForm::RowId,
+        type_oid: 0,
+        collation: 0,
+        compare_proc: 0,
+        descending: false,
+        nulls_first: false,
+        nullable: false,
+        lossless: true,
+        length: 8,
+        by_value: true,
+        plain: false,
+        align: 8,
+    };
+
     /// The codec's view of the column.
     pub fn key_column(&self) -> KeyColumn {
         KeyColumn {
@@ -102,8 +129,16 @@ const BIT_LOSSLESS: u8 = 8;
 const BIT_BY_VALUE: u8 = 16;
 const BIT_PLAIN: u8 = 32;
 
+/// What the description of an index begins with; then the version and the
+/// number of its own columns, two bytes each, and [`Stored`] with all columns.
+/// A table's description begins with an attribute number, never with this.
+const INDEX_MAGIC: [u8; 4] = *b"rwix";
+const INDEX_HEADER_BYTES: usize = 8;
+/// The version of an index's stored form.
+const INDEX_VERSION: u16 = 1;
+
 /// Numbers of forms in the stored description; they must never change.
-const FORMS: [ColumnForm; 12] = [
+const FORMS: [ColumnForm; 13] = [
     ColumnForm::Bool,
     ColumnForm::Int2,
     ColumnForm::Int4,
@@ -116,6 +151,7 @@ const FORMS: [ColumnForm; 12] = [
     ColumnForm::Bytes,
     ColumnForm::Text,
     ColumnForm::Name,
+    ColumnForm::RowId,
 ];
 const FORM_COMPARATOR: u8 = 100;
 const FORM_COMPARATOR_FIXED: u8 = 101;
@@ -124,16 +160,17 @@ impl Organization {
     /// The bytes for the metapage. Nothing at all means row ids, so that an
     /// engine's fresh metapage needs no caller.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Organization::Key { columns } = self else {
-            return Vec::new();
-        };
-        let stored = Stored {
-            version: STORED_VERSION,
-            columns: columns.iter().map(StoredColumn::from).collect(),
-        };
-        rkyv::to_bytes::<rkyv::rancor::Error>(&stored)
-            .expect("serializing to memory has no way to fail")
-            .to_vec()
+        match self {
+            Organization::RowId => Vec::new(),
+            Organization::Key { columns } => stored_columns(columns),
+            Organization::Index { columns, own } => {
+                let mut bytes = INDEX_MAGIC.to_vec();
+                bytes.extend_from_slice(&INDEX_VERSION.to_le_bytes());
+                bytes.extend_from_slice(&(*own as u16).to_le_bytes());
+                bytes.extend_from_slice(&stored_columns(columns));
+                bytes
+            }
+        }
     }
 
     /// Reads the metapage's bytes, which are validated, not trusted.
@@ -141,33 +178,34 @@ impl Organization {
         if bytes.is_empty() {
             return Ok(Organization::RowId);
         }
-        // The archive has to lie aligned, which bytes from a page do not.
-        let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
-        aligned.extend_from_slice(bytes);
-        let stored = rkyv::from_bytes::<Stored, rkyv::rancor::Error>(&aligned)
-            .map_err(|error| Error::MalformedLayout(error.to_string()))?;
-        if stored.version != STORED_VERSION {
-            return Err(Error::MalformedLayout(format!(
-                "its version is {}, this library knows {STORED_VERSION}",
-                stored.version
-            )));
+        let Some((header, rest)) = bytes
+            .split_first_chunk::<INDEX_HEADER_BYTES>()
+            .filter(|(header, _)| header.starts_with(&INDEX_MAGIC))
+        else {
+            return Ok(Organization::Key {
+                columns: read_columns(bytes)?,
+            });
+        };
+        let version = u16::from_le_bytes([header[4], header[5]]);
+        if version != INDEX_VERSION {
+            return Err(unknown_version(version, INDEX_VERSION));
         }
-        if stored.columns.is_empty() || stored.columns.len() > pg_sys::INDEX_MAX_KEYS as usize {
+        let own = usize::from(u16::from_le_bytes([header[6], header[7]]));
+        let columns = read_columns(rest)?;
+        // The reference has at least one column, and so has the index.
+        if own == 0 || own >= columns.len() {
             return Err(Error::MalformedLayout(
-                "its key has no columns, or too many".into(),
+                "an index without columns, or without a reference".into(),
             ));
         }
-        let columns = stored.columns.iter().map(KeyColumnSpec::try_from);
-        Ok(Organization::Key {
-            columns: columns.collect::<Result<_, _>>()?,
-        })
+        Ok(Organization::Index { columns, own })
     }
 
     /// The key columns; none for row ids.
     pub fn columns(&self) -> &[KeyColumnSpec] {
         match self {
             Organization::RowId => &[],
-            Organization::Key { columns } => columns,
+            Organization::Key { columns } | Organization::Index { columns, .. } => columns,
         }
     }
 
@@ -175,51 +213,148 @@ impl Organization {
     pub fn key_layout(&self) -> Option<KeyLayout> {
         match self {
             Organization::RowId => None,
-            Organization::Key { columns } => Some(KeyLayout::new(
-                columns.iter().map(KeyColumnSpec::key_column).collect(),
-            )),
+            Organization::Key { columns } | Organization::Index { columns, .. } => Some(
+                KeyLayout::new(columns.iter().map(KeyColumnSpec::key_column).collect()),
+            ),
         }
     }
 
-    /// The organization by an index's key columns (INCLUDE columns are none).
-    /// Reads catalogs.
+    /// A table's organization by an index's key columns (INCLUDE columns are
+    /// none). Reads catalogs.
     ///
     /// # Safety
     /// Both relations are open; `index` is an index of `table` with B-tree
     /// operator classes.
     pub unsafe fn of_index(table: pg_sys::Relation, index: pg_sys::Relation) -> Organization {
-        // SAFETY: an open index relation has rd_index, and the arrays behind
-        // its rd_* pointers have one element for each key column.
+        // SAFETY: the caller's promise.
         unsafe {
-            let form = &*(*index).rd_index;
-            let keys = usize::try_from(form.indnkeyatts).unwrap_or(0);
-            let attributes = form.indkey.values.as_slice(keys);
-            let columns = (0..keys)
-                .map(|at| {
-                    let attribute = attributes[at];
-                    let (descriptor, number) = if attribute > 0 {
-                        ((*table).rd_att, attribute as usize - 1)
-                    } else {
-                        ((*index).rd_att, at)
-                    };
-                    let column = &(*descriptor).attrs.as_slice(number + 1)[number];
-                    let option = *(*index).rd_indoption.add(at);
-                    column_of(
-                        column,
-                        KeySource {
-                            attribute,
-                            family: *(*index).rd_opfamily.add(at),
-                            input_type: *(*index).rd_opcintype.add(at),
-                            collation: *(*index).rd_indcollation.add(at),
-                            option,
-                            nullable: !form.indisprimary,
-                        },
-                    )
-                })
-                .collect();
-            Organization::Key { columns }
+            let nullable = !(*(*index).rd_index).indisprimary;
+            Organization::Key {
+                columns: columns_of(table, index, nullable),
+            }
         }
     }
+
+    /// The organization of an index that is stored beside its table, which is
+    /// organized as `of_table` says. Reads catalogs.
+    ///
+    /// # Safety
+    /// As for [`Organization::of_index`].
+    pub unsafe fn of_entries(
+        table: pg_sys::Relation,
+        index: pg_sys::Relation,
+        of_table: &Organization,
+    ) -> Organization {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let attributes = (*(*index).rd_index).indnatts;
+            // NOT NULL may be dropped from a column at any time.
+            let columns = columns_of(table, index, true);
+            Organization::entries(columns, attributes, of_table)
+        }
+    }
+
+    /// The pure part of [`Organization::of_entries`]: the index's key columns
+    /// and the number of all its columns.
+    pub(super) fn entries(
+        mut columns: Vec<KeyColumnSpec>,
+        attributes: i16,
+        of_table: &Organization,
+    ) -> Organization {
+        for (at, column) in columns.iter_mut().enumerate() {
+            column.attribute = at as i16 + 1;
+        }
+        let own = columns.len();
+        let mut next = attributes + 1;
+        if *of_table == Organization::RowId {
+            columns.push(KeyColumnSpec::ROW_ID);
+        }
+        columns.extend(of_table.columns().iter().map(|column| {
+            let attribute = if column.lossless { next } else { 0 };
+            next += i16::from(column.lossless);
+            KeyColumnSpec {
+                attribute,
+                ..*column
+            }
+        }));
+        Organization::Index { columns, own }
+    }
+}
+
+/// The key columns of an index.
+///
+/// # Safety
+/// As for [`Organization::of_index`].
+unsafe fn columns_of(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    nullable: bool,
+) -> Vec<KeyColumnSpec> {
+    // SAFETY: an open index relation has rd_index, and the arrays behind
+    // its rd_* pointers have one element for each key column.
+    unsafe {
+        let form = &*(*index).rd_index;
+        let keys = usize::try_from(form.indnkeyatts).unwrap_or(0);
+        let attributes = form.indkey.values.as_slice(keys);
+        (0..keys)
+            .map(|at| {
+                let attribute = attributes[at];
+                let (descriptor, number) = if attribute > 0 {
+                    ((*table).rd_att, attribute as usize - 1)
+                } else {
+                    ((*index).rd_att, at)
+                };
+                let column = &(*descriptor).attrs.as_slice(number + 1)[number];
+                let option = *(*index).rd_indoption.add(at);
+                column_of(
+                    column,
+                    KeySource {
+                        attribute,
+                        family: *(*index).rd_opfamily.add(at),
+                        input_type: *(*index).rd_opcintype.add(at),
+                        collation: *(*index).rd_indcollation.add(at),
+                        option,
+                        nullable,
+                    },
+                )
+            })
+            .collect()
+    }
+}
+
+fn stored_columns(columns: &[KeyColumnSpec]) -> Vec<u8> {
+    let stored = Stored {
+        version: STORED_VERSION,
+        columns: columns.iter().map(StoredColumn::from).collect(),
+    };
+    rkyv::to_bytes::<rkyv::rancor::Error>(&stored)
+        .expect("serializing to memory has no way to fail")
+        .to_vec()
+}
+
+fn read_columns(bytes: &[u8]) -> Result<Vec<KeyColumnSpec>, Error> {
+    // The archive has to lie aligned, which bytes from a page do not.
+    let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
+    aligned.extend_from_slice(bytes);
+    let stored = rkyv::from_bytes::<Stored, rkyv::rancor::Error>(&aligned)
+        .map_err(|error| Error::MalformedLayout(error.to_string()))?;
+    if stored.version != STORED_VERSION {
+        return Err(unknown_version(stored.version, STORED_VERSION));
+    }
+    // An index has as many columns of its own, and as many of the reference.
+    if stored.columns.is_empty() || stored.columns.len() > 2 * pg_sys::INDEX_MAX_KEYS as usize {
+        return Err(Error::MalformedLayout(
+            "its key has no columns, or too many".into(),
+        ));
+    }
+    let columns = stored.columns.iter().map(KeyColumnSpec::try_from);
+    columns.collect()
+}
+
+fn unknown_version(found: u16, known: u16) -> Error {
+    Error::MalformedLayout(format!(
+        "its version is {found}, this library knows {known}"
+    ))
 }
 
 /// What an index says of one of its columns.

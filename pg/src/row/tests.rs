@@ -7,7 +7,7 @@ use rowref::key::ColumnForm;
 
 use super::attribute::Attribute;
 use super::layout::Missing;
-use super::{Arena, Error, KeyColumnSpec, Organization, Source, TableLayout};
+use super::{Arena, Error, IndexLayout, KeyColumnSpec, Organization, Source, TableLayout};
 
 /// The types the tests use, with the numbers the catalogs have for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -392,6 +392,94 @@ proptest! {
             prop_assert!(Organization::from_bytes(&bytes[..bytes.len() - 1]).is_err());
         }
     }
+}
+
+/// An index on some columns of a table of these types, whose first column is
+/// its key (lossless or not); the rest are INCLUDE columns. Its extended row.
+fn index_of(types: &[(Type, bool)], keys: usize, key: Option<bool>) -> IndexLayout {
+    let of_table = match key {
+        None => Organization::RowId,
+        Some(lossless) => Organization::Key {
+            columns: vec![KeyColumnSpec {
+                lossless,
+                ..spec(0, Type::Int8, true)
+            }],
+        },
+    };
+    let columns = (0..keys).map(|at| KeyColumnSpec {
+        nullable: true,
+        ..spec(at, types[at].0, at % 2 == 1)
+    });
+    let organization = Organization::entries(columns.collect(), types.len() as i16, &of_table);
+    let bytes = organization.to_bytes();
+    assert_eq!(Organization::from_bytes(&bytes).unwrap(), organization);
+    let attributes = types.iter().map(|(of, _)| attribute(*of, false)).collect();
+    IndexLayout::assemble(Oid::from_u32(2), attributes, organization).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn an_entry_gives_back_its_columns_and_the_reference(
+        (types, keys, row) in prop::collection::vec(a_type(), 1..6)
+            .prop_map(|types| -> Vec<_> {
+                types.into_iter().map(|(of, _)| if of == Type::Interval { (Type::Uuid, false) } else { (of, false) }).collect()
+            })
+            .prop_flat_map(|types| {
+                let row: Vec<_> = types.iter().map(|(of, _)| a_value(*of, true)).collect();
+                (Just(types.clone()), 1..=types.len(), row)
+            }),
+        key in prop::option::of(any::<bool>()),
+        id in any::<i64>(),
+    ) {
+        let index = index_of(&types, keys, key);
+        let reference = match key {
+            None => (id as u64).to_be_bytes(),
+            Some(_) => (!(id as u64 ^ 1 << 63)).to_be_bytes(),
+        };
+        let (values, nulls, _memory) = datums(&types, &row);
+        let (mut entry, mut payload) = (Vec::new(), Vec::new());
+        let columns = unsafe { index.entry_of(&values, &nulls, &reference, &mut entry, &mut payload) }.unwrap();
+        prop_assert_eq!(index.columns_len(&entry).unwrap(), columns);
+        prop_assert_eq!(index.reference_of(&entry).unwrap(), &reference[..]);
+        let mut wanted = row.clone();
+        let mut all = types.clone();
+        match (key, index.reference_attributes()) {
+            (Some(true), [Some(number)]) => {
+                prop_assert_eq!(*number, types.len());
+                wanted.push(Value::Number(id));
+                all.push((Type::Int8, false));
+            }
+            (_, reference) => prop_assert_eq!(reference, &[None]),
+        }
+        prop_assert_eq!(index.layout().attributes().len(), all.len());
+        prop_assert_eq!(read_row(index.layout(), &all, &entry, &payload, &[1]).unwrap(), wanted);
+    }
+
+    #[test]
+    fn the_stored_description_of_an_index_refuses_damage(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let types = [(Type::Int4, false), (Type::Text, false)];
+        let bytes = index_of(&types, 2, Some(true)).layout().organization().to_bytes();
+        let mut damaged = bytes.clone();
+        let at = at.index(damaged.len());
+        damaged[at] = byte;
+        // Looking a comparison function up needs a server.
+        let ordered = |organization: &Organization| {
+            organization.key_layout().is_some_and(|keys| keys.is_ordered())
+        };
+        if let Some(organization) = Organization::from_bytes(&damaged).ok().filter(ordered) {
+            let attributes = types.iter().map(|(of, _)| attribute(*of, false)).collect();
+            let _ = IndexLayout::assemble(Oid::from_u32(2), attributes, organization);
+        }
+        prop_assert!(Organization::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+    }
+}
+
+/// The layout of an index's description must not change without a new version.
+#[test]
+fn the_description_of_an_index_begins_with_its_mark() {
+    let index = index_of(&[(Type::Int4, false)], 1, None);
+    let bytes = index.layout().organization().to_bytes();
+    assert_eq!(bytes[..8], *b"rwix\x01\0\x01\0");
 }
 
 #[test]

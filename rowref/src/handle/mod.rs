@@ -64,7 +64,7 @@ impl Handle {
 
 /// A version of a row that is leased: what a handle stands for.
 ///
-/// Its identity is everything but `block_hint`.
+/// Its identity is everything but `block_hint` and `cid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseRef<'a> {
     /// The relation, as its object id.
@@ -77,6 +77,9 @@ pub struct LeaseRef<'a> {
     pub xmin: u32,
     /// Where it was seen. The row may have moved since; verify before use.
     pub block_hint: u32,
+    /// The command that wrote it, for whoever makes index entries of a version
+    /// just written; of others it may be anything.
+    pub cid: u32,
 }
 
 impl LeaseRef<'_> {
@@ -88,6 +91,7 @@ impl LeaseRef<'_> {
             sequence: self.sequence,
             xmin: self.xmin,
             block_hint: self.block_hint,
+            cid: self.cid,
         }
     }
 
@@ -114,6 +118,8 @@ pub struct Lease {
     pub xmin: u32,
     /// Where it was seen.
     pub block_hint: u32,
+    /// The command that wrote it.
+    pub cid: u32,
 }
 
 impl Lease {
@@ -125,6 +131,7 @@ impl Lease {
             sequence: self.sequence,
             xmin: self.xmin,
             block_hint: self.block_hint,
+            cid: self.cid,
         }
     }
 }
@@ -176,13 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_differ_in_any_part_but_the_hint_are_different() {
+    fn versions_that_differ_in_any_part_but_hint_and_command_are_different() {
         let lease = LeaseRef {
             relation: 1,
             reference: RowRef(b"k"),
             sequence: 2,
             xmin: 3,
             block_hint: 4,
+            cid: 5,
         };
         let others = [
             LeaseRef {
@@ -201,6 +209,7 @@ mod tests {
         ];
         assert!(lease.is_same_version(LeaseRef {
             block_hint: 9,
+            cid: 9,
             ..lease
         }));
         for other in others {

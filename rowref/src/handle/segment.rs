@@ -6,7 +6,7 @@ use super::epoch::Place;
 use super::{Handle, LeaseRef, OFFSET_MAX};
 
 /// Relation, xmin, block hint, sequence; the reference follows to the end.
-const HEADER_BYTES: usize = 20;
+const HEADER_BYTES: usize = 24;
 
 /// The memory of a segment: entries one after the other, and where each ends.
 #[derive(Debug, Default)]
@@ -33,6 +33,7 @@ impl Buffers {
         header[4..8].copy_from_slice(&lease.xmin.to_le_bytes());
         header[8..12].copy_from_slice(&lease.block_hint.to_le_bytes());
         header[12..20].copy_from_slice(&lease.sequence.to_le_bytes());
+        header[20..24].copy_from_slice(&lease.cid.to_le_bytes());
         self.bytes.extend_from_slice(&header);
         self.bytes.extend_from_slice(lease.reference.as_bytes());
         self.ends.push(self.bytes.len() as u32);
@@ -85,6 +86,7 @@ fn decode(entry: &[u8]) -> Option<LeaseRef<'_>> {
         xmin: word(4),
         block_hint: word(8),
         sequence: u64::from(word(12)) | u64::from(word(16)) << 32,
+        cid: word(20),
         reference: RowRef(reference),
     })
 }

@@ -113,6 +113,7 @@ fn encode_column(
             out.extend_from_slice(&ordered_bits8(v).to_be_bytes())
         }
         (ColumnForm::Uuid, KeyValue::Uuid(v)) => out.extend_from_slice(&v),
+        (ColumnForm::RowId, KeyValue::RowId(v)) => out.extend_from_slice(&v.to_be_bytes()),
         (ColumnForm::Bytes, KeyValue::Bytes(v)) => push_escaped(v, out),
         (ColumnForm::Text, KeyValue::Bytes(v)) => {
             if v.contains(&0) {

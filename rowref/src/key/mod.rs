@@ -53,6 +53,9 @@ pub enum ColumnForm {
     Text,
     /// `name`: at most 63 bytes up to a NUL, compared byte by byte.
     Name,
+    /// A hidden row id: eight bytes, big-endian, as they name the row in its
+    /// table. In an index such a reference is the key's last column.
+    RowId,
     /// A type without an ordered form. The key carries the datum's bytes and an
     /// outside function, [`CompareColumn`], says their order.
     Comparator {
@@ -88,7 +91,7 @@ impl ColumnForm {
             ColumnForm::Bool | ColumnForm::Char => Some(1),
             ColumnForm::Int2 => Some(2),
             ColumnForm::Int4 | ColumnForm::UInt4 | ColumnForm::Float4 => Some(4),
-            ColumnForm::Int8 | ColumnForm::Float8 => Some(8),
+            ColumnForm::Int8 | ColumnForm::Float8 | ColumnForm::RowId => Some(8),
             ColumnForm::Uuid => Some(16),
             ColumnForm::Comparator { fixed_len } => fixed_len.map(usize::from),
             ColumnForm::Bytes | ColumnForm::Text | ColumnForm::Name => None,
@@ -168,6 +171,8 @@ pub enum KeyValue<'a> {
     Char(u8),
     /// For [`ColumnForm::Uuid`].
     Uuid([u8; 16]),
+    /// For [`ColumnForm::RowId`].
+    RowId(u64),
     /// For [`ColumnForm::Bytes`], [`ColumnForm::Text`], [`ColumnForm::Name`]
     /// and [`ColumnForm::Comparator`]. Text is in the server's encoding, so it
     /// is bytes here; a name may be given with its padding and is read back

@@ -171,6 +171,10 @@ fn read_value<'v, 'k: 'v>(
         },
         ColumnForm::Char => (KeyValue::Char(take::<1>(bytes)?[0] ^ flip), 1),
         ColumnForm::Uuid => (KeyValue::Uuid(take(bytes)?.map(|byte: u8| byte ^ flip)), 16),
+        ColumnForm::RowId => {
+            let number = u64::from_be_bytes(take(bytes)?) ^ flip_wide;
+            (KeyValue::RowId(number), 8)
+        }
         ColumnForm::Float4 => {
             let bits = u32::from_be_bytes(take(bytes)?) ^ flip_wide as u32;
             let bits = if bits >> 31 == 1 {

@@ -19,6 +19,7 @@ pub enum Cell {
     Float8(f64),
     Char(u8),
     Uuid([u8; 16]),
+    RowId(u64),
     Bytes(Vec<u8>),
 }
 
@@ -35,6 +36,7 @@ impl Cell {
             Cell::Float8(v) => KeyValue::Float8(*v),
             Cell::Char(v) => KeyValue::Char(*v),
             Cell::Uuid(v) => KeyValue::Uuid(*v),
+            Cell::RowId(v) => KeyValue::RowId(*v),
             Cell::Bytes(v) => KeyValue::Bytes(v),
         }
     }
@@ -76,6 +78,7 @@ pub fn type_order(form: ColumnForm, a: &Cell, b: &Cell) -> Ordering {
         (Cell::Float8(a), Cell::Float8(b)) => float_order(*a, *b),
         (Cell::Char(a), Cell::Char(b)) => a.cmp(b),
         (Cell::Uuid(a), Cell::Uuid(b)) => a.cmp(b),
+        (Cell::RowId(a), Cell::RowId(b)) => a.cmp(b),
         (Cell::Bytes(a), Cell::Bytes(b)) => match form {
             ColumnForm::Name => name(a).cmp(name(b)),
             ColumnForm::Comparator { .. } => IgnoreCase.compare(0, a, b),
@@ -118,7 +121,7 @@ pub fn encode(layout: &KeyLayout, row: &[Cell]) -> Vec<u8> {
     key
 }
 
-pub const FORMS: [ColumnForm; 14] = [
+pub const FORMS: [ColumnForm; 15] = [
     ColumnForm::Bool,
     ColumnForm::Int2,
     ColumnForm::Int4,
@@ -131,6 +134,7 @@ pub const FORMS: [ColumnForm; 14] = [
     ColumnForm::Bytes,
     ColumnForm::Text,
     ColumnForm::Name,
+    ColumnForm::RowId,
     ColumnForm::Comparator { fixed_len: None },
     ColumnForm::Comparator { fixed_len: Some(3) },
 ];
@@ -216,6 +220,12 @@ pub fn cell(form: ColumnForm) -> BoxedStrategy<Cell> {
             any::<[u8; 16]>()
         ]
         .prop_map(Cell::Uuid)
+        .boxed(),
+        ColumnForm::RowId => prop_oneof![
+            prop::sample::select(vec![0, 1, 255, 256, i64::MAX as u64, 1 << 63, u64::MAX]),
+            any::<u64>()
+        ]
+        .prop_map(Cell::RowId)
         .boxed(),
         ColumnForm::Bytes => prop_oneof![
             string(&[0, 1, 0xFE, 0xFF], 0..6),

@@ -1,0 +1,231 @@
+//! The layout of one stored index: a table of its own, whose columns are the
+//! index's (key columns, then INCLUDE columns) followed by those of the table's
+//! key, and whose key is the index's columns followed by the *reference*, the
+//! very bytes that name the row in its table.
+
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+use rowref::key::MalformedKey;
+
+use super::attribute::Attribute;
+use super::varlena::{Shape, is_expanded, shape};
+use super::{Error, KeyColumnSpec, Organization, TableLayout};
+
+/// How the entries of one index are stored. Immutable; obtained from
+/// [`super::of_index`].
+pub struct IndexLayout {
+    layout: Rc<TableLayout>,
+    own_columns: usize,
+    own_attributes: usize,
+    reference: Box<[Option<usize>]>,
+}
+
+impl IndexLayout {
+    /// The layout of an open index that is organized as its metapage says.
+    ///
+    /// # Safety
+    /// `index` is an open index.
+    pub unsafe fn new(
+        index: pg_sys::Relation,
+        organization: Organization,
+    ) -> Result<IndexLayout, Error> {
+        // SAFETY: an open index has a descriptor with natts columns.
+        let (relation, forms) = unsafe {
+            let descriptor = (*index).rd_att;
+            let natts = usize::try_from((*descriptor).natts).unwrap_or(0);
+            ((*index).rd_id, (*descriptor).attrs.as_slice(natts))
+        };
+        let attributes = forms.iter().map(Attribute::of).collect();
+        Self::assemble(relation, attributes, organization)
+    }
+
+    /// The pure part of [`IndexLayout::new`]; `attributes` are the index's own.
+    pub(super) fn assemble(
+        relation: pg_sys::Oid,
+        mut attributes: Vec<Attribute>,
+        organization: Organization,
+    ) -> Result<IndexLayout, Error> {
+        let Organization::Index { columns, own } = &organization else {
+            return Err(Error::MalformedLayout("it is not that of an index".into()));
+        };
+        let (own_columns, own_attributes) = (*own, attributes.len());
+        if own_columns > own_attributes {
+            return Err(Error::MalformedLayout(
+                "it has more columns than its index".into(),
+            ));
+        }
+        // What the catalogs say of an index's column may differ from what is
+        // indexed (they call a name a cstring).
+        for (attribute, column) in attributes.iter_mut().zip(&columns[..own_columns]) {
+            *attribute = of_column(column);
+        }
+        let mut reference = Vec::new();
+        for column in &columns[own_columns..] {
+            if column.attribute == 0 {
+                reference.push(None);
+                continue;
+            }
+            reference.push(Some(attributes.len()));
+            attributes.push(of_column(column));
+        }
+        for (at, column) in columns.iter().enumerate() {
+            let expected = if at < own_columns {
+                at + 1
+            } else {
+                reference[at - own_columns].map_or(0, |number| number + 1)
+            };
+            if usize::try_from(column.attribute) != Ok(expected) {
+                return Err(Error::MalformedLayout(
+                    "its columns are not numbered in their order".into(),
+                ));
+            }
+        }
+        let layout = TableLayout::assemble(relation, attributes, Vec::new(), None, organization);
+        Ok(IndexLayout {
+            layout: Rc::new(layout),
+            own_columns,
+            own_attributes,
+            reference: reference.into(),
+        })
+    }
+
+    /// How an entry's columns, those of the reference included, lie in key and
+    /// payload.
+    pub fn layout(&self) -> &Rc<TableLayout> {
+        &self.layout
+    }
+
+    /// How many key columns are the index's own.
+    pub fn key_columns(&self) -> usize {
+        self.own_columns
+    }
+
+    /// How many columns the index has, INCLUDE columns included; in
+    /// [`IndexLayout::layout`] those of the reference follow them.
+    pub fn attributes(&self) -> usize {
+        self.own_attributes
+    }
+
+    /// For each column of the table's key the attribute (from 0) of
+    /// [`IndexLayout::layout`] that gives it back; `None` if the reference does
+    /// not hold the very value. A hidden row id is one column that is not
+    /// given back.
+    pub fn reference_attributes(&self) -> &[Option<usize>] {
+        &self.reference
+    }
+
+    /// The number of bytes that the index's own columns take in a key.
+    #[inline]
+    pub fn columns_len(&self, key: &[u8]) -> Result<usize, MalformedKey> {
+        let keys = self.layout.order().layout();
+        let mut reader = keys.expect("an index has columns").reader(key);
+        for _ in 0..self.own_columns {
+            reader.skip()?;
+        }
+        Ok(reader.position())
+    }
+
+    /// The table's key in an entry's key.
+    #[inline]
+    pub fn reference_of<'k>(&self, key: &'k [u8]) -> Result<&'k [u8], MalformedKey> {
+        Ok(&key[self.columns_len(key)?..])
+    }
+
+    /// Appends the index's own columns to a key, given its columns' values. On
+    /// an error `key` is as it was.
+    ///
+    /// # Safety
+    /// `values` and `isnull` hold the index's columns, valid for their types.
+    pub unsafe fn encode_columns(
+        &self,
+        values: &[pg_sys::Datum],
+        isnull: &[bool],
+        key: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let start = key.len();
+        let mut scratch = Vec::new();
+        for column in 0..self.own_columns {
+            // SAFETY: the caller vouches for the values.
+            let encoded = unsafe {
+                self.layout.order().encode_column(
+                    column,
+                    values[column],
+                    isnull[column],
+                    &mut scratch,
+                    key,
+                )
+            };
+            if let Err(error) = encoded {
+                key.truncate(start);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the entry of a row: appends its key and its payload, and returns
+    /// how many of the key's bytes are the index's own columns. Long values
+    /// are read in, into the current memory context: an index has no TOAST
+    /// table.
+    ///
+    /// # Safety
+    /// As for [`IndexLayout::encode_columns`].
+    pub unsafe fn entry_of(
+        &self,
+        values: &[pg_sys::Datum],
+        isnull: &[bool],
+        reference: &[u8],
+        key: &mut Vec<u8>,
+        payload: &mut Vec<u8>,
+    ) -> Result<usize, Error> {
+        let start = key.len();
+        let mut inline = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
+        let inline = &mut inline[..self.own_attributes];
+        inline.copy_from_slice(&values[..self.own_attributes]);
+        // SAFETY: the caller vouches for the values; only whole varlenas are
+        // looked into.
+        unsafe {
+            for (at, attribute) in self.layout.attributes()[..self.own_attributes]
+                .iter()
+                .enumerate()
+            {
+                if attribute.length != -1 || isnull[at] {
+                    continue;
+                }
+                let value = inline[at].cast_mut_ptr::<u8>();
+                if matches!(shape(value), Some(Shape::External(_))) && !is_expanded(value) {
+                    inline[at] = pg_sys::detoast_external_attr(value.cast())
+                        .cast::<u8>()
+                        .into();
+                }
+            }
+            self.encode_columns(inline, isnull, key)?;
+            let columns_len = key.len() - start;
+            key.extend_from_slice(reference);
+            self.layout.encode_payload(inline, isnull, payload);
+            Ok(columns_len)
+        }
+    }
+
+    /// Whether a null among the index's own key columns sets an entry apart
+    /// from all others of a unique index.
+    pub fn has_null(&self, isnull: &[bool]) -> bool {
+        isnull[..self.own_columns].contains(&true)
+    }
+}
+
+/// A key column as a column to be read.
+fn of_column(column: &KeyColumnSpec) -> Attribute {
+    Attribute {
+        type_oid: column.type_oid.into(),
+        length: column.length,
+        align: column.align,
+        by_value: column.by_value,
+        packable: !column.plain,
+        dropped: false,
+        has_missing: false,
+        source: super::Source::Payload(0),
+        cached_offset: -1,
+    }
+}
