@@ -1,13 +1,18 @@
 //! Looking into a relation: `rowref.verify` and `rowref.relation_stats`.
 
+use am::TableAm;
 use engine::BlockNumber;
 use engine::btree::Meta;
 use engine::btree::check::{Report, check};
+use engine::mvcc::cursor::Cursor;
+use engine::mvcc::scan::{Direction, Range};
 use engine::page::cell::EntryKind;
 use engine::page::{Page, PageKind};
 use engine::store::PageStore;
 use pg::row::{self, Arena, Organization, TableLayout};
 use pg::store::RelationStore;
+use pg::toast::StoredValues;
+use pg::xact::ServerSnapshot;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -83,6 +88,7 @@ fn rowref_verify(
             problems.extend(tree.map(|problem| (i64::from(problem.block.0), problem.what)));
             if heavy {
                 store.or_raise(verify_rows(&store, &layout, &mut problems));
+                verify_stored_values(opened.relation, &layout, &mut problems);
             }
         }
     }
@@ -125,6 +131,55 @@ fn verify_rows(
         }
     }
     Ok(())
+}
+
+/// Looks for the stored values of every row that the statement's snapshot sees.
+/// Of older versions the TOAST table may have lost them already.
+fn verify_stored_values(
+    relation: pg_sys::Relation,
+    layout: &TableLayout,
+    problems: &mut Vec<(i64, String)>,
+) {
+    // SAFETY: the relation is open, and the snapshot lives as long as the
+    // statement that calls this.
+    let (stored, table, snapshot) = unsafe {
+        (
+            StoredValues::open(relation),
+            am::open::<am::Iot>(relation),
+            ServerSnapshot::from_pg(pg_sys::GetActiveSnapshot(), relation),
+        )
+    };
+    let mut cursor = Cursor::new(Range::default());
+    loop {
+        pgrx::check_for_interrupts!();
+        match table.step(&mut cursor, &snapshot, Direction::Forward) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                // Where it is, the check of the tree has reported.
+                problems.push((0, format!("rows cannot be read: {error}")));
+                break;
+            }
+        }
+        let row = cursor.row().expect("the cursor stands on a row");
+        // A row that cannot be taken apart has been reported.
+        for pointer in layout.pointers(row.payload).unwrap_or_default() {
+            let problem = match &stored {
+                Some(stored) => stored.problem(&pointer),
+                None => Some("it has a stored value, and the table no TOAST table".into()),
+            };
+            if let Some(problem) = problem {
+                let column = pointer.column + 1;
+                problems.push((
+                    i64::from(cursor.block().0),
+                    format!("a row's column {column}: {problem}"),
+                ));
+            }
+        }
+    }
+    if let Some(stored) = stored {
+        stored.close();
+    }
 }
 
 /// Takes a row apart, and its key as far as columns are not read from it.

@@ -34,6 +34,5 @@ pub unsafe extern "C-unwind" fn _PG_init() {
         pg::shmem::install();
         pg::handles::install();
         pg::ddl::install();
-        index::install();
     }
 }

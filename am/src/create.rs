@@ -139,9 +139,13 @@ pub unsafe extern "C-unwind" fn copy_for_cluster<A: TableAm>(
         }
         pg_sys::RelationTruncate(new, 0);
         let rebuilt = table
-            .rebuild(&RelationStore::new(new), || {
-                pgrx::check_for_interrupts!();
-            })
+            .rebuild(
+                &RelationStore::new(new),
+                |key, payload| crate::toast::carry_over(new, table.layout(), key, payload),
+                || {
+                    pgrx::check_for_interrupts!();
+                },
+            )
             .or_raise(new);
         *xid_cutoff = to_server(A::frozen_limit(
             rebuilt.oldest_xid,

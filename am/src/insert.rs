@@ -5,6 +5,7 @@ use crate::isolation;
 use crate::open::open;
 use crate::row_id;
 use crate::table_am::TableAm;
+use crate::toast;
 use crate::unique;
 use crate::wait;
 use engine::mvcc::Writer;
@@ -15,8 +16,10 @@ use pg::error::OrRaise;
 use pg::slot;
 use pgrx::{pg_guard, pg_sys};
 
-/// Encodes the row in a slot. A row without a primary key gets a hidden id
-/// that nobody else has.
+/// Encodes the new row in a slot, and stores what is too long for it. A row
+/// without a primary key gets a hidden id that nobody else has. Whoever does
+/// not insert the row after all has to take back what was stored
+/// ([`pg::toast::take_back`]).
 ///
 /// # Safety
 /// `slot` holds a row of `relation`'s type.
@@ -27,6 +30,26 @@ pub unsafe fn encode<A: TableAm>(
     key: &mut Vec<u8>,
     payload: &mut Vec<u8>,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if encode_as_is(table, relation, slot, key, payload) {
+            toast::shorten_new(table, relation, slot, key.len(), payload);
+        }
+    }
+}
+
+/// As [`encode`], but stores nothing. Whether the row cannot stay so: it is
+/// long, or has pointers to values that may be another table's.
+///
+/// # Safety
+/// As for [`encode`].
+pub unsafe fn encode_as_is<A: TableAm>(
+    table: &A,
+    relation: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    key: &mut Vec<u8>,
+    payload: &mut Vec<u8>,
+) -> bool {
     // SAFETY: all columns are valid once slot_getallattrs has run.
     unsafe {
         let layout = table.layout();
@@ -36,7 +59,8 @@ pub unsafe fn encode<A: TableAm>(
         } else {
             layout.encode_key(values, isnull, key).or_raise(relation);
         }
-        layout.encode_payload(values, isnull, payload);
+        let has_pointers = layout.encode_payload_with_pointers(values, isnull, payload);
+        has_pointers || pg::toast::is_long(key.len(), payload.len())
     }
 }
 
@@ -166,6 +190,7 @@ pub struct InsertBatch {
     rows: Vec<Encoded>,
     key: Vec<u8>,
     payload: Vec<u8>,
+    keeps_pointers: bool,
 }
 
 /// A row in a batch's bytes, key before payload.
@@ -178,6 +203,15 @@ struct Encoded {
 }
 
 impl InsertBatch {
+    /// For rows that are the table's own, put in anew: the values that they
+    /// have in its TOAST table stay theirs.
+    pub fn keeping_pointers() -> InsertBatch {
+        InsertBatch {
+            keeps_pointers: true,
+            ..InsertBatch::default()
+        }
+    }
+
     /// Adds the row in a slot.
     ///
     /// # Safety
@@ -191,7 +225,14 @@ impl InsertBatch {
         self.key.clear();
         self.payload.clear();
         // SAFETY: the caller's promise.
-        unsafe { encode(table, relation, slot, &mut self.key, &mut self.payload) };
+        unsafe {
+            let (key, payload) = (&mut self.key, &mut self.payload);
+            if self.keeps_pointers {
+                let _ = encode_as_is(table, relation, slot, key, payload);
+            } else {
+                encode(table, relation, slot, key, payload);
+            }
+        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&self.key);
         let middle = self.bytes.len();

@@ -134,12 +134,13 @@ impl TableAm for Iot {
         near: BlockNumber,
         successor: Successor<'_>,
         crosscheck: Option<&ServerSnapshot<'_>>,
+        note: &mut dyn FnMut(Option<&[u8]>),
     ) -> Result<Outcome> {
         self.0.with(|v| {
             v.tree.look_near(near);
-            v.supersede(writer, id, successor, |head| {
-                crosscheck.is_none_or(|snapshot| snapshot.judge(head).sight == Sight::Seen)
-            })
+            let acceptable =
+                |head| crosscheck.is_none_or(|snapshot| snapshot.judge(head).sight == Sight::Seen);
+            v.supersede_noting(writer, id, successor, acceptable, note)
         })
     }
 
@@ -156,11 +157,16 @@ impl TableAm for Iot {
         })
     }
 
-    fn rebuild(&self, into: &RelationStore, pause: impl FnMut()) -> Result<Rebuilt> {
+    fn rebuild(
+        &self,
+        into: &RelationStore,
+        convert: impl FnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+        pause: impl FnMut(),
+    ) -> Result<Rebuilt> {
         let layout = self.layout().organization().to_bytes();
         let mut bulk = Bulk::new(into, &**self.layout(), &layout)?;
         bulk.set_next_row_id(Meta::decode(&self.0.store().read(BlockNumber::META)?)?.next_row_id);
-        let rebuilt = self.0.with(|v| v.rebuild(&mut bulk, pause))?;
+        let rebuilt = self.0.with(|v| v.rebuild(&mut bulk, convert, pause))?;
         bulk.finish()?;
         Ok(rebuilt)
     }

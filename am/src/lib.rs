@@ -23,6 +23,7 @@ mod row_id;
 mod sample;
 mod scan;
 mod table_am;
+mod toast;
 mod unique;
 mod vacuum;
 mod wait;

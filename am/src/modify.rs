@@ -1,11 +1,12 @@
 //! UPDATE, DELETE and row locks: one version superseded or locked.
 
 use crate::decoding;
-use crate::insert::{encode, insert_row, writer};
+use crate::insert::{encode_as_is, insert_row, writer};
 use crate::isolation;
 use crate::open::open;
 use crate::row_handle;
 use crate::table_am::TableAm;
+use crate::toast::{self, Superseded};
 use crate::wait::Turn;
 use engine::compare::Compare;
 use engine::mvcc::batch::Batch;
@@ -17,6 +18,7 @@ use pg::error::OrRaise;
 use pg::slot;
 use pg::xact::{ServerSnapshot, WaitPolicy, to_server};
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+use std::cell::RefCell;
 
 /// What stands in `tmfd.ctid` for a row that went to another partition: core
 /// tests for this very value.
@@ -135,6 +137,8 @@ struct Command<'c, A: TableAm> {
     /// Where the row was last seen.
     near: BlockNumber,
     crosscheck: Option<ServerSnapshot<'c>>,
+    /// What became known of the row when it was superseded.
+    superseded: RefCell<Superseded>,
 }
 
 impl<A: TableAm> Command<'_, A> {
@@ -182,6 +186,7 @@ impl<A: TableAm> Command<'_, A> {
                     self.near,
                     successor,
                     self.crosscheck.as_ref(),
+                    &mut |payload| self.superseded.borrow_mut().note(payload),
                 )
             })
         }
@@ -198,6 +203,19 @@ impl<A: TableAm> Command<'_, A> {
             self.attempt(id.key, turn, || {
                 self.table.lock(self.writer, id, self.near, strength)
             })
+        }
+    }
+
+    /// Deletes the long values of the row that was superseded but for those
+    /// that the one with this payload goes on with.
+    ///
+    /// # Safety
+    /// The relation is open, and no page of it locked.
+    unsafe fn delete_values(&self, id: VersionId<'_>, new: &[u8]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let superseded = self.superseded.take();
+            superseded.delete_values(self.table, self.relation, id, new);
         }
     }
 
@@ -250,6 +268,7 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
             tid: *tid,
             near: named.as_ref().map_or(BlockNumber::NONE, |(_, near)| *near),
             crosscheck: snapshot_of(crosscheck, relation),
+            superseded: RefCell::default(),
         };
         let Some((id, _)) = named else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
@@ -272,6 +291,7 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
         match command.supersede(id.as_ref(), successor, &mut turn) {
             Ok(_) => {
                 decoding::deleted(&table, relation, (id.as_ref(), command.near));
+                command.delete_values(id.as_ref(), &[]);
                 pg_sys::pgstat_count_heap_delete(relation);
                 pg_sys::TM_Result::TM_Ok
             }
@@ -311,19 +331,22 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
             tid: *otid,
             near: named.as_ref().map_or(BlockNumber::NONE, |(_, near)| *near),
             crosscheck: snapshot_of(crosscheck, relation),
+            superseded: RefCell::default(),
         };
         let Some((old, _)) = named else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
         };
         let (mut key, mut payload) = (Vec::new(), Vec::new());
-        let same_key = if table.layout().is_row_id() {
+        let layout = table.layout();
+        let (same_key, is_long) = if layout.is_row_id() {
             // A hidden row id stays with its row.
             let (values, isnull) = slot::columns(slot);
-            table.layout().encode_payload(values, isnull, &mut payload);
-            true
+            let has_pointers = layout.encode_payload_with_pointers(values, isnull, &mut payload);
+            let is_long = pg::toast::is_long(old.key.len(), payload.len());
+            (true, has_pointers || is_long)
         } else {
-            encode(&table, relation, slot, &mut key, &mut payload);
-            table.layout().compare(&old.key, &key).is_eq()
+            let is_long = encode_as_is(&table, relation, slot, &mut key, &mut payload);
+            (layout.compare(&old.key, &key).is_eq(), is_long)
         };
         // The key's bytes may differ where its order does not (numeric 1.0 and
         // 1.00): a key update all the same, for whoever refers to it (rule 9).
@@ -342,6 +365,25 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
             policy(wait),
             pg_sys::XLTW_Oper::XLTW_Update,
         );
+        if is_long {
+            // Values are stored only for a row that nobody can take away any
+            // more: a command that fails may be tried anew, within the same
+            // transaction, and leaves nothing behind (rule 25).
+            let key_bytes = key.len().max(old.key.len());
+            let place = (old.as_ref(), command.near);
+            let lock = || command.lock(old.as_ref(), strength, &mut turn).map(drop);
+            if let Err(refusal) = toast::shorten_successor(
+                &table,
+                relation,
+                place,
+                slot,
+                key_bytes,
+                &mut payload,
+                lock,
+            ) {
+                return command.refuse(refusal, tmfd);
+            }
+        }
         let done = if same_key {
             let successor = Successor {
                 kind: EntryKind::Put,
@@ -364,6 +406,7 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
                     key,
                     &payload,
                 );
+                command.delete_values(old.as_ref(), &payload);
                 let head = Head {
                     flags: EntryKind::Put as u8,
                     xmin: command.writer.xid,
@@ -461,6 +504,7 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
             tid: asked,
             near: named.as_ref().map_or(BlockNumber::NONE, |(_, near)| *near),
             crosscheck: None,
+            superseded: RefCell::default(),
         };
         let Some((mut id, _)) = named else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);

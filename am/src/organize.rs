@@ -11,6 +11,7 @@ use crate::create::replace;
 use crate::insert::{InsertBatch, writer};
 use crate::open::open;
 use crate::table_am::TableAm;
+use crate::toast;
 use crate::unique;
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::scan::{Direction, Range};
@@ -150,7 +151,8 @@ unsafe fn put_in<A: TableAm>(
         );
         let before = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = work;
-        let mut batch = InsertBatch::default();
+        // The TOAST table stays as it is, and so do the rows' pointers.
+        let mut batch = InsertBatch::keeping_pointers();
         let mut rows = 0.0;
         loop {
             let more = guarded(|| pg_sys::tuplestore_gettupleslot(spool, true, false, row_slot));
@@ -161,6 +163,7 @@ unsafe fn put_in<A: TableAm>(
                     unique::demand_no_nulls(table, index, row_slot);
                 }
                 batch.add(&opened, table, row_slot);
+                toast::delete_not_kept(table, opened.layout(), row_slot);
             }
             if !more || batch.bytes() >= BATCH_BYTES {
                 let inserted = batch.insert(&opened, table, writer, |_, key, payload| {

@@ -118,12 +118,24 @@ unsafe extern "C-unwind" fn index_validate_scan(
     no_secondary_indexes()
 }
 
-/// Long values are kept inline so far, or refused if the row does not fit.
 #[pg_guard]
-unsafe extern "C-unwind" fn needs_toast_table(_relation: pg_sys::Relation) -> bool {
-    false
+unsafe extern "C-unwind" fn needs_toast_table(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the server passes an open relation.
+    unsafe {
+        // Any ALTER TABLE of a table that has none (made by an early version,
+        // or a partition as it was) asks, and fails on a yes under a lock that
+        // does not suffice to make one.
+        let may_be_made = (*relation).rd_createSubid != 0
+            || pg_sys::CheckRelationLockedByMe(
+                relation,
+                pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE,
+                true,
+            );
+        may_be_made && pg::toast::needs_table(relation)
+    }
 }
 
+/// Long values lie in heap tables, as heap's do.
 #[pg_guard]
 unsafe extern "C-unwind" fn toast_am(_relation: pg_sys::Relation) -> pg_sys::Oid {
     pg_sys::HEAP_TABLE_AM_OID

@@ -106,8 +106,10 @@ pub trait TableAm: Sized + 'static {
         written: &mut Vec<Written>,
     ) -> Result<usize>;
 
-    /// Puts a newer version on top of the one read, which was last seen `near`. With a `crosscheck`
-    /// snapshot, that one has to see the version read.
+    /// Puts a newer version on top of the one read, which was last seen `near`.
+    /// With a `crosscheck` snapshot, that one has to see the version read.
+    /// `note` is shown the payload that is superseded, or `None` where it is
+    /// not at hand; pages are locked meanwhile.
     fn supersede(
         &self,
         writer: Writer,
@@ -115,6 +117,7 @@ pub trait TableAm: Sized + 'static {
         near: BlockNumber,
         successor: Successor<'_>,
         crosscheck: Option<&ServerSnapshot<'_>>,
+        note: &mut dyn FnMut(Option<&[u8]>),
     ) -> Result<Outcome>;
 
     /// Takes a row lock on a version last seen `near`.
@@ -134,7 +137,14 @@ pub trait TableAm: Sized + 'static {
 
     /// Writes the store anew, compact, into an empty fork of another relation
     /// with the same layout, with the histories that somebody still needs.
-    fn rebuild(&self, into: &RelationStore, pause: impl FnMut()) -> Result<Rebuilt>;
+    /// `convert` is given key and payload of each row, and may want another
+    /// payload.
+    fn rebuild(
+        &self,
+        into: &RelationStore,
+        convert: impl FnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
+        pause: impl FnMut(),
+    ) -> Result<Rebuilt>;
 
     /// The oldest transaction id that [`TableAm::vacuum`] left unfrozen, given
     /// what it returned and the horizon it worked with.

@@ -38,7 +38,10 @@ unsafe fn name_of(relation: pg_sys::Relation) -> String {
 /// `relation` is open.
 pub unsafe fn raise_engine(relation: pg_sys::Relation, error: Error) -> ! {
     // SAFETY: the caller's promise.
-    let name = unsafe { name_of(relation) };
+    let (name, has_toast) = unsafe {
+        let toast = (*(*relation).rd_rel).reltoastrelid;
+        (name_of(relation), toast != pg_sys::InvalidOid)
+    };
     raise(match error {
         Error::Corrupt { block, what } => report(
             PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
@@ -54,8 +57,13 @@ pub unsafe fn raise_engine(relation: pg_sys::Relation, error: Error) -> ! {
         Error::RowTooLarge { size, limit } => report(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             format!("row is too big for relation \"{name}\": size {size}, maximum size {limit}"),
-            "Values are not stored out of line yet, and a row has to fit on a page beside its \
-             fences. Keep long values in a heap table.",
+            if has_toast {
+                "Values of storage PLAIN, of fixed width or of key columns are kept in the row, \
+                 which has to fit on a page beside its fences."
+            } else {
+                "The table has no TOAST table for long values. ALTER TABLE … ALTER COLUMN … SET \
+                 STORAGE EXTENDED makes one, for columns whose type allows it."
+            },
         ),
         Error::Store(what) => report(
             PgSqlErrorCode::ERRCODE_IO_ERROR,

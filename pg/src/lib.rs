@@ -19,6 +19,7 @@ pub mod shared_place;
 pub mod shmem;
 pub mod slot;
 pub mod store;
+pub mod toast;
 pub mod version;
 pub mod wal;
 pub mod xact;

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/bufmask.h"
+#include "access/toast_helper.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -27,6 +28,19 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/snapshot.h"
+
+/* What toast.rs takes these two for. */
+StaticAssertDecl(sizeof(ToastAttrInfo) == 16 &&
+				 offsetof(ToastAttrInfo, tai_size) == 8 &&
+				 offsetof(ToastAttrInfo, tai_colflags) == 12 &&
+				 offsetof(ToastAttrInfo, tai_compression) == 13,
+				 "ToastAttrInfo has changed");
+StaticAssertDecl(sizeof(ToastTupleContext) == 56 &&
+				 offsetof(ToastTupleContext, ttc_oldvalues) == 24 &&
+				 offsetof(ToastTupleContext, ttc_flags) == 40 &&
+				 offsetof(ToastTupleContext, ttc_attr) == 48 &&
+				 TOAST_NEEDS_DELETE_OLD == 0x01 && TOASTCOL_INCOMPRESSIBLE == 0x20,
+				 "ToastTupleContext has changed");
 
 /* ---- pages: store/README.md, "Locks" ---- */
 

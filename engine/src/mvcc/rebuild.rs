@@ -25,17 +25,20 @@ pub struct Rebuilt {
 
 impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// Adds every entry that is to be kept to `bulk`, in order. Nobody may
-    /// write meanwhile; `pause` is called between leaves with no lock held.
+    /// write meanwhile. `convert` is given key and body of each row that is
+    /// kept, and may want another body; it and `pause`, between leaves, are
+    /// called with no lock held.
     pub fn rebuild<N: PageStore, D: Compare>(
         &self,
         bulk: &mut Bulk<'_, N, D>,
+        mut convert: impl FnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
         pause: impl FnMut(),
     ) -> Result<Rebuilt> {
         let mut rebuilt = Rebuilt::default();
         let mut heads = Vec::new();
         self.each_history(pause, |history| {
             history.kept(self.transactions, &mut heads);
-            keep(history, &heads, bulk, &mut rebuilt)
+            keep(history, &heads, bulk, &mut rebuilt, &mut convert)
         })?;
         Ok(rebuilt)
     }
@@ -47,6 +50,7 @@ fn keep<N: PageStore, D: Compare>(
     heads: &[Option<Head>],
     bulk: &mut Bulk<'_, N, D>,
     rebuilt: &mut Rebuilt,
+    convert: &mut impl FnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
 ) -> Result<()> {
     let mut newest = true;
     for (head, (_, body)) in heads.iter().zip(&history.entries) {
@@ -66,7 +70,11 @@ fn keep<N: PageStore, D: Compare>(
             rebuilt.dead += 1;
         }
         newest &= !head.is_version();
-        bulk.add(head, &history.key, body)?;
+        let converted = match head.kind() {
+            EntryKind::Put => convert(&history.key, body),
+            _ => None,
+        };
+        bulk.add(head, &history.key, converted.as_ref().unwrap_or(body))?;
     }
     Ok(())
 }

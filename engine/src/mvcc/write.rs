@@ -138,6 +138,20 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         successor: Successor<'_>,
         acceptable: impl Fn(Head) -> bool,
     ) -> Result<Outcome> {
+        self.supersede_noting(writer, id, successor, acceptable, |_| ())
+    }
+
+    /// As [`Versioned::supersede`]. `note` is shown the body of the version
+    /// that is about to be superseded, or `None` if it is not on the page at
+    /// hand; a page is locked meanwhile.
+    pub fn supersede_noting(
+        &self,
+        writer: Writer,
+        id: VersionId<'_>,
+        successor: Successor<'_>,
+        acceptable: impl Fn(Head) -> bool,
+        note: impl FnOnce(Option<&[u8]>),
+    ) -> Result<Outcome> {
         let leaf = self.tree.leaf_exclusive(Target::Before(id.key))?;
         let chain = self.chain(&leaf, id.key, Some(id))?;
         if let Some(refusal) = self.refusal(writer, &chain, Some(successor.strength())) {
@@ -148,6 +162,14 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         };
         if !acceptable(named) {
             return Ok(Outcome::Updated(named, None));
+        }
+        match slot {
+            Some(slot) => {
+                let block = self.tree.store.block_of(&leaf.guard);
+                let page = Page::open(&leaf.guard, block)?;
+                note(Some(page.leaf_cell(slot, block)?.body));
+            }
+            None => note(None),
         }
         let head = Head {
             flags: successor.kind as u8

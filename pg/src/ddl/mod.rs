@@ -3,7 +3,6 @@
 
 mod access;
 mod catalog;
-mod disguise;
 mod dropped;
 mod relation;
 mod utility;
@@ -26,6 +25,5 @@ pub unsafe fn install() {
         access::install();
         utility::install();
         dropped::install();
-        disguise::install();
     }
 }

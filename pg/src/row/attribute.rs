@@ -31,6 +31,9 @@ pub struct Attribute {
     /// Whether rows that were written before the column existed show a value
     /// for it that the catalog keeps.
     pub has_missing: bool,
+    /// Whether it is a column of the key, even if it is read from the payload:
+    /// its value is never kept out of line (rule 25).
+    pub in_key: bool,
     /// Where to read it.
     pub source: Source,
     /// Its offset in the payload when no column before it is null; -1 when a
@@ -140,6 +143,11 @@ pub(super) fn direct_ways(
 }
 
 impl Attribute {
+    /// Whether it is read from the payload.
+    pub(crate) fn is_in_payload(&self) -> bool {
+        matches!(self.source, Source::Payload(_))
+    }
+
     /// Copies what matters. `source` and `cached_offset` are settled by
     /// [`settle`] when all columns are known.
     pub(super) fn of(form: &pg_sys::FormData_pg_attribute) -> Attribute {
@@ -151,6 +159,7 @@ impl Attribute {
             packable: form.attstorage as u8 != b'p',
             dropped: form.attisdropped,
             has_missing: form.atthasmissing,
+            in_key: false,
             source: Source::Payload(0),
             cached_offset: -1,
         }
@@ -173,7 +182,7 @@ impl Attribute {
 }
 
 /// The width of an alignment letter.
-pub(super) fn align_bytes(letter: std::ffi::c_char) -> u8 {
+pub(crate) fn align_bytes(letter: std::ffi::c_char) -> u8 {
     match letter as u8 {
         b'c' => 1,
         b's' => 2,

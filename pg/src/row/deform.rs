@@ -9,7 +9,7 @@ use super::encode::read_count;
 use super::varlena::{HEADER_BYTES, SHORT_BYTES_MAX, Shape, long_header, shape, short_header};
 use super::{Error, TableLayout};
 
-const ENDS_EARLY: Error = Error::MalformedPayload("a column reaches beyond its end");
+pub(super) const ENDS_EARLY: Error = Error::MalformedPayload("a column reaches beyond its end");
 
 /// How far a row has been taken apart.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,23 @@ impl Cursor {
         key_next: 0,
         key_position: 0,
     };
+
+    /// Columns the row has.
+    pub(super) fn stored(&self) -> usize {
+        usize::from(self.stored)
+    }
+
+    /// The bytes of its columns.
+    pub(super) fn data<'p>(&self, payload: &'p [u8]) -> &'p [u8] {
+        &payload[..self.data_len as usize]
+    }
+
+    /// Whether the payload column with this number is null.
+    pub(super) fn is_null(&self, payload: &[u8], number: usize) -> bool {
+        self.bitmap
+            .and_then(|start| payload.get(start as usize + number / 8))
+            .is_some_and(|byte| byte & (1 << (number % 8)) == 0)
+    }
 }
 
 /// Memory for values that lie in the key in another form. It must not move
@@ -148,7 +165,7 @@ impl TableLayout {
     /// How many payload columns a row of `stored` columns has. Columns that
     /// this layout does not know yet were added later and are in no key.
     #[inline]
-    fn payload_columns_of(&self, stored: usize) -> usize {
+    pub(super) fn payload_columns_of(&self, stored: usize) -> usize {
         let known = self.attributes.len();
         if stored >= known {
             return self.payload_columns + (stored - known);
@@ -435,7 +452,7 @@ impl TableLayout {
 
 /// The bytes that a value takes, checked to be there.
 #[inline(always)]
-fn value_bytes(attribute: &Attribute, rest: &[u8]) -> Result<usize, Error> {
+pub(super) fn value_bytes(attribute: &Attribute, rest: &[u8]) -> Result<usize, Error> {
     let size = match attribute.length {
         -1 => {
             let long = match rest.first() {

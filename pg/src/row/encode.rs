@@ -5,12 +5,15 @@ use rowref::key::{ColumnForm, KeyValue};
 
 use super::attribute::{Attribute, Source, align_up};
 use super::varlena::{
-    HEADER_BYTES, SHORT_BYTES_MAX, Shape, is_expanded, long_header, shape, short_header,
+    HEADER_BYTES, POINTER_BYTES, SHORT_BYTES_MAX, Shape, is_expanded, is_pointer, long_header,
+    shape, short_header,
 };
 use super::{Error, KeyColumnSpec, KeyOrder, TableLayout};
 
 /// Counts of columns from here on do not fit the trailer's last byte.
-const COUNT_ESCAPE: usize = 127;
+pub(super) const COUNT_ESCAPE: usize = 127;
+/// The bit of a two-byte count that says that a value lies in a TOAST table.
+pub(super) const POINTERS: u16 = 0x8000;
 /// Bytes of the largest bitmap (`MaxTupleAttributeNumber` columns).
 const BITMAP_BYTES_MAX: usize = 1664_usize.div_ceil(8);
 
@@ -51,7 +54,8 @@ impl TableLayout {
     }
 
     /// Appends the payload of a row: all columns that are not read back from
-    /// the key. External values go in as the pointers they are.
+    /// the key. Whatever lies in a TOAST table is read in: so it has to be in
+    /// an index, which has none.
     ///
     /// # Safety
     /// As for [`TableLayout::encode_key`].
@@ -61,9 +65,40 @@ impl TableLayout {
         isnull: &[bool],
         out: &mut Vec<u8>,
     ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.encode_columns::<false>(values, isnull, out) };
+    }
+
+    /// As [`TableLayout::encode_payload`], for a table that may have a TOAST
+    /// table: pointers go in as they are, but for columns of the key. Returns
+    /// whether there are any; if they are not this table's own, the row cannot
+    /// be stored so.
+    ///
+    /// # Safety
+    /// As for [`TableLayout::encode_key`].
+    #[must_use]
+    pub unsafe fn encode_payload_with_pointers(
+        &self,
+        values: &[pg_sys::Datum],
+        isnull: &[bool],
+        out: &mut Vec<u8>,
+    ) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.encode_columns::<true>(values, isnull, out) }
+    }
+
+    /// # Safety
+    /// As for [`TableLayout::encode_key`].
+    unsafe fn encode_columns<const KEEP_POINTERS: bool>(
+        &self,
+        values: &[pg_sys::Datum],
+        isnull: &[bool],
+        out: &mut Vec<u8>,
+    ) -> bool {
         let start = out.len();
         let mut bitmap = [0u8; BITMAP_BYTES_MAX];
         let mut has_nulls = false;
+        let mut has_pointers = false;
         for (at, attribute) in self.attributes.iter().enumerate() {
             let Source::Payload(number) = attribute.source else {
                 continue;
@@ -74,20 +109,31 @@ impl TableLayout {
             }
             bitmap[usize::from(number / 8)] |= 1 << (number % 8);
             // SAFETY: the caller vouches for the value.
-            unsafe { push_value(attribute, values[at], start, out) };
+            unsafe {
+                has_pointers |= push_value::<KEEP_POINTERS>(attribute, values[at], start, out);
+            }
         }
         if has_nulls {
             out.extend_from_slice(&bitmap[..self.payload_columns.div_ceil(8)]);
         }
-        push_count(self.attributes.len(), has_nulls, out);
+        push_count(self.attributes.len(), has_nulls, has_pointers, out);
+        has_pointers
     }
 }
 
 /// Appends the trailer that [`read_count`] reads from the back.
-fn push_count(columns: usize, has_nulls: bool, out: &mut Vec<u8>) {
-    let small = columns.min(COUNT_ESCAPE);
+///
+/// A row with values out of line says so in the long form of the count, however
+/// few its columns are, so that all other rows say nothing about it.
+fn push_count(columns: usize, has_nulls: bool, has_pointers: bool, out: &mut Vec<u8>) {
+    let small = if has_pointers {
+        COUNT_ESCAPE
+    } else {
+        columns.min(COUNT_ESCAPE)
+    };
     if small == COUNT_ESCAPE {
-        out.extend_from_slice(&(columns as u16).to_le_bytes());
+        let flag = if has_pointers { POINTERS } else { 0 };
+        out.extend_from_slice(&(columns as u16 | flag).to_le_bytes());
     }
     out.push((small as u8) << 1 | u8::from(has_nulls));
 }
@@ -104,28 +150,34 @@ pub(super) fn read_count(payload: &[u8]) -> Option<(usize, bool, usize)> {
     }
     let (rest, count) = rest.split_last_chunk::<2>()?;
     Some((
-        usize::from(u16::from_le_bytes(*count)),
+        usize::from(u16::from_le_bytes(*count) & !POINTERS),
         has_nulls,
         rest.len(),
     ))
 }
 
-/// Appends one value as heap lays it out, `start` being offset 0.
+/// Appends one value as heap lays it out, `start` being offset 0. Whether it
+/// is a pointer to a TOAST table.
 ///
 /// # Safety
 /// `value` is a datum of the column's type.
-unsafe fn push_value(attribute: &Attribute, value: pg_sys::Datum, start: usize, out: &mut Vec<u8>) {
+unsafe fn push_value<const KEEP_POINTERS: bool>(
+    attribute: &Attribute,
+    value: pg_sys::Datum,
+    start: usize,
+    out: &mut Vec<u8>,
+) -> bool {
     if attribute.by_value {
         pad(start, attribute.align, out);
         let bytes = value.value().to_le_bytes();
         out.extend_from_slice(&bytes[..attribute.length as usize]);
-        return;
+        return false;
     }
     let source = value.cast_mut_ptr::<u8>().cast_const();
     // SAFETY: by the caller, `source` is a whole datum.
     unsafe {
         let size = match attribute.length {
-            -1 => return push_varlena(attribute, source, start, out),
+            -1 => return push_varlena::<KEEP_POINTERS>(attribute, source, start, out),
             -2 => std::ffi::CStr::from_ptr(source.cast())
                 .to_bytes_with_nul()
                 .len(),
@@ -134,11 +186,17 @@ unsafe fn push_value(attribute: &Attribute, value: pg_sys::Datum, start: usize, 
         pad(start, attribute.align, out);
         out.extend_from_slice(std::slice::from_raw_parts(source, size));
     }
+    false
 }
 
 /// # Safety
 /// `source` is a whole varlena datum.
-unsafe fn push_varlena(attribute: &Attribute, source: *const u8, start: usize, out: &mut Vec<u8>) {
+unsafe fn push_varlena<const KEEP_POINTERS: bool>(
+    attribute: &Attribute,
+    source: *const u8,
+    start: usize,
+    out: &mut Vec<u8>,
+) -> bool {
     // SAFETY: by the caller, as many bytes are there as the header says. An
     // expanded object tells its flat size and fills just that many bytes.
     unsafe {
@@ -155,11 +213,16 @@ unsafe fn push_varlena(attribute: &Attribute, source: *const u8, start: usize, o
                 out.extend_from_slice(slice(flat.cast(), size));
                 pg_sys::pfree(flat);
             }
-            // A pointer into another table's TOAST, which may be gone before
-            // this row is: the value itself is stored, compressed as it was.
+            // Whose it is the caller finds out. It has no alignment to keep.
+            Shape::External(_) if KEEP_POINTERS && !attribute.in_key && is_pointer(source) => {
+                out.extend_from_slice(slice(source, POINTER_BYTES));
+                return true;
+            }
+            // A pointer into a TOAST table, which may be gone before this row
+            // is: the value itself is stored, compressed as it was.
             Shape::External(_) => {
                 let inline = pg_sys::detoast_external_attr(source.cast_mut().cast());
-                push_varlena(attribute, inline.cast::<u8>(), start, out);
+                push_varlena::<false>(attribute, inline.cast::<u8>(), start, out);
                 pg_sys::pfree(inline.cast());
             }
             // It has no alignment to keep.
@@ -176,6 +239,7 @@ unsafe fn push_varlena(attribute: &Attribute, source: *const u8, start: usize, o
             }
         }
     }
+    false
 }
 
 /// Zeros up to the next boundary. They have to be zeros: a reader takes a byte

@@ -225,6 +225,7 @@ fn of_column(column: &KeyColumnSpec) -> Attribute {
         packable: !column.plain,
         dropped: false,
         has_missing: false,
+        in_key: true,
         source: super::Source::Payload(0),
         cached_offset: -1,
     }

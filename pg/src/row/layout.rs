@@ -130,6 +130,12 @@ impl TableLayout {
         organization: Organization,
     ) -> TableLayout {
         let columns = organization.columns();
+        for column in columns {
+            let at = usize::try_from(column.attribute).ok();
+            if let Some(attribute) = at.and_then(|at| attributes.get_mut(at.wrapping_sub(1))) {
+                attribute.in_key = true;
+            }
+        }
         attribute::settle(&mut attributes, |index| {
             let column = columns
                 .iter()

@@ -14,12 +14,15 @@ mod encode;
 mod index;
 mod layout;
 mod organize;
+mod pointers;
 #[cfg(test)]
 mod stub;
 #[cfg(test)]
 mod tests;
+mod values;
 mod varlena;
 
+pub(crate) use attribute::align_bytes;
 pub use attribute::{Attribute, Source};
 pub use cache::{IndexStorage, forget, init, keep, of_index, of_relation};
 pub use compare::KeyOrder;
@@ -29,6 +32,10 @@ pub use encode::{key_value, row_id_key};
 pub use index::IndexLayout;
 pub use layout::{Places, TableLayout};
 pub use organize::{KeyColumnSpec, Organization};
+pub use pointers::{POINTER_BYTES, Pointer, has_pointers};
+
+pub use values::Values;
+pub(crate) use varlena::is_pointer;
 
 use rowref::key::{EncodeKeyError, MalformedKey};
 

@@ -7,7 +7,10 @@ use rowref::key::ColumnForm;
 
 use super::attribute::Attribute;
 use super::layout::Missing;
-use super::{Arena, Error, IndexLayout, KeyColumnSpec, Organization, Source, TableLayout};
+use super::{
+    Arena, Error, IndexLayout, KeyColumnSpec, Organization, POINTER_BYTES, Pointer, Source,
+    TableLayout, Values, has_pointers,
+};
 
 /// The types the tests use, with the numbers the catalogs have for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,7 @@ fn attribute(of: Type, dropped: bool) -> Attribute {
     Attribute {
         type_oid: Oid::from_u32(1),
         has_missing: false,
+        in_key: false,
         length,
         align,
         by_value,
@@ -375,6 +379,51 @@ proptest! {
             let _ = unsafe {
                 layout.deform(&key, &payload, &mut cursor, 0, case.types.len(), out.as_mut_ptr(), nulls.as_mut_ptr(), &mut arena)
             };
+        }
+    }
+
+    #[test]
+    fn pointers_to_stored_values_are_found_and_read_back_and_change_nothing_else(
+        case in a_case(), stored in any::<[u8; 16]>(), which in prop::collection::vec(any::<bool>(), 14),
+    ) {
+        let layout = layout(&case.types, &case.key);
+        let (mut values, mut nulls, _memory) = datums(&case.types, &case.row);
+        let mut pointer = [0; POINTER_BYTES];
+        pointer[..2].copy_from_slice(&[1, 18]);
+        pointer[2..].copy_from_slice(&stored);
+        let is_in_key = |at: usize| case.key.iter().any(|(number, _)| *number == at);
+        let mut expected = Vec::new();
+        for (at, (of, dropped)) in case.types.iter().enumerate() {
+            if *of == Type::Text && which[at] && !dropped && !is_in_key(at) {
+                values[at] = pointer.as_ptr().into();
+                nulls[at] = false;
+                expected.push(Pointer { column: at, bytes: pointer });
+            }
+        }
+        let (mut key, mut payload) = (Vec::new(), Vec::new());
+        let any = unsafe {
+            if !case.key.is_empty() {
+                layout.encode_key(&values, &nulls, &mut key).unwrap();
+            }
+            layout.encode_payload_with_pointers(&values, &nulls, &mut payload)
+        };
+        prop_assert_eq!(any, !expected.is_empty());
+        prop_assert_eq!(has_pointers(&payload), any);
+        prop_assert_eq!(&layout.pointers(&payload).unwrap(), &expected);
+        let row = Values::read(&layout, &key, &payload).unwrap();
+        for (at, value) in case.row.iter().enumerate() {
+            if let Some(expected) = expected.iter().find(|pointer| pointer.column == at) {
+                let read = row.values()[at].cast_mut_ptr::<u8>();
+                prop_assert_eq!(unsafe { std::slice::from_raw_parts(read, POINTER_BYTES) }, expected.bytes);
+            } else {
+                let wanted = if case.types[at].1 { &Value::Null } else { value };
+                let read = read_value(case.types[at].0, row.values()[at], row.isnull()[at]);
+                prop_assert_eq!(&read, wanted, "column {}", at);
+            }
+        }
+        // Damaged, they are an error or some others.
+        for cut in 0..payload.len() {
+            let _ = layout.pointers(&payload[..cut]);
         }
     }
 

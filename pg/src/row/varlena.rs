@@ -6,6 +6,9 @@ compile_error!("varlena headers are read in their little-endian form only");
 
 /// Bytes of the long header.
 pub(super) const HEADER_BYTES: usize = 4;
+/// Bytes of a pointer to a value in a TOAST table: two of header, then the
+/// server's `varatt_external`.
+pub const POINTER_BYTES: usize = 2 + 16;
 /// The longest value, header included, that takes a one-byte header.
 pub(super) const SHORT_BYTES_MAX: usize = 0x7F;
 
@@ -43,7 +46,7 @@ pub(super) unsafe fn shape(start: *const u8) -> Option<Shape> {
                 return Some(Shape::Short(usize::from(first >> 1)));
             }
             return Some(Shape::External(match *start.add(1) {
-                TAG_ONDISK => 2 + 16,
+                TAG_ONDISK => POINTER_BYTES,
                 TAG_INDIRECT | TAG_EXPANDED_RO | TAG_EXPANDED_RW => 2 + 8,
                 _ => return None,
             }));
@@ -65,6 +68,17 @@ pub(super) unsafe fn shape(start: *const u8) -> Option<Shape> {
 pub(super) unsafe fn is_expanded(start: *const u8) -> bool {
     // SAFETY: the caller vouches for an external datum, whose tag is its second byte.
     unsafe { matches!(*start.add(1), TAG_EXPANDED_RO | TAG_EXPANDED_RW) }
+}
+
+/// Whether a datum is a pointer to a value in a TOAST table.
+///
+/// # Safety
+/// `start` points to a varlena datum.
+#[inline]
+pub(crate) unsafe fn is_pointer(start: *const u8) -> bool {
+    // SAFETY: the caller vouches for a datum, whose tag is its second byte if
+    // the first says that it is external.
+    unsafe { *start == 1 && *start.add(1) == TAG_ONDISK }
 }
 
 /// The one-byte header of a value of `bytes` bytes, header included.

@@ -1,0 +1,211 @@
+//! Values too long for their rows: when they are stored, and when deleted.
+//! The argument is in `README.md`, "Long values".
+
+use crate::table_am::TableAm;
+use engine::BlockNumber;
+use engine::mvcc::VersionId;
+use engine::mvcc::batch::Batch;
+use pg::error::OrRaise;
+use pg::row::{TableLayout, has_pointers};
+use pg::slot;
+use pg::toast::{LongRow, delete_unshared, delete_value, is_long, shorten};
+use pgrx::pg_sys;
+use std::convert::Infallible;
+
+/// Shortens the row to be inserted that is in a slot. Nobody can be in the
+/// way of one that may fail: its values die with the transaction.
+///
+/// # Safety
+/// `slot` holds a row of `relation`'s type, and `relation` is `table`.
+#[cold]
+pub unsafe fn shorten_new<A: TableAm>(
+    table: &A,
+    relation: pg_sys::Relation,
+    slot: *mut pg_sys::TupleTableSlot,
+    key_bytes: usize,
+    payload: &mut Vec<u8>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (values, isnull) = slot::columns(slot);
+        let row = LongRow {
+            values,
+            isnull,
+            key_bytes,
+            old: &[],
+        };
+        let Ok(()) = shorten(relation, table.layout(), row, payload, || {
+            Ok::<_, Infallible>(())
+        });
+    }
+}
+
+/// Shortens the row in a slot, which is to supersede the one named. `lock` is
+/// called before anything is stored.
+///
+/// # Safety
+/// As for [`shorten_new`].
+#[cold]
+pub unsafe fn shorten_successor<A: TableAm, E>(
+    table: &A,
+    relation: pg_sys::Relation,
+    (old, near): (VersionId<'_>, BlockNumber),
+    slot: *mut pg_sys::TupleTableSlot,
+    key_bytes: usize,
+    payload: &mut Vec<u8>,
+    lock: impl FnMut() -> Result<(), E>,
+) -> Result<(), E> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // A version that is gone has nothing to share; that it is gone the
+        // caller will be told in due course.
+        let mut batch = Batch::default();
+        let found = table.version(old, near, &mut batch).or_raise(relation);
+        let old = if found {
+            let pointers = table.layout().pointers(batch.row(0).payload);
+            pointers.or_raise(relation)
+        } else {
+            Vec::new()
+        };
+        let (values, isnull) = slot::columns(slot);
+        let row = LongRow {
+            values,
+            isnull,
+            key_bytes,
+            old: &old,
+        };
+        shorten(relation, table.layout(), row, payload, lock)
+    }
+}
+
+/// What a command learned of the row that it superseded, while it held its page.
+#[derive(Default)]
+pub enum Superseded {
+    /// All its values were in the row.
+    #[default]
+    Whole,
+    /// It has stored values; this is its payload.
+    WithPointers(Vec<u8>),
+    /// It lies on another page than its successor, and was not seen.
+    Unseen,
+}
+
+impl Superseded {
+    /// Notes the payload that is superseded.
+    #[inline]
+    pub fn note(&mut self, payload: Option<&[u8]>) {
+        *self = match payload {
+            Some(payload) if has_pointers(payload) => Superseded::WithPointers(payload.to_vec()),
+            Some(_) => Superseded::Whole,
+            None => Superseded::Unseen,
+        };
+    }
+
+    /// Deletes the stored values that the superseded row, which was this
+    /// version, does not share with the payload in its place (none for a row
+    /// that was deleted).
+    ///
+    /// # Safety
+    /// `relation` is open and `table`'s, and the version is superseded by this
+    /// command.
+    #[inline]
+    pub unsafe fn delete_values<A: TableAm>(
+        self,
+        table: &A,
+        relation: pg_sys::Relation,
+        id: VersionId<'_>,
+        new: &[u8],
+    ) {
+        if !matches!(self, Superseded::Whole) {
+            // SAFETY: the caller's promise.
+            unsafe { self.delete_stored(table, relation, id, new) }
+        }
+    }
+
+    #[cold]
+    unsafe fn delete_stored<A: TableAm>(
+        self,
+        table: &A,
+        relation: pg_sys::Relation,
+        id: VersionId<'_>,
+        new: &[u8],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let layout: &TableLayout = table.layout();
+            match self {
+                Superseded::Whole => {}
+                Superseded::WithPointers(old) => {
+                    delete_unshared(relation, layout, &old, new).or_raise(relation);
+                }
+                Superseded::Unseen => {
+                    // Nobody prunes what a running transaction supersedes.
+                    let mut batch = Batch::default();
+                    if table
+                        .version(id, BlockNumber::NONE, &mut batch)
+                        .or_raise(relation)
+                    {
+                        let old = batch.row(0).payload;
+                        delete_unshared(relation, layout, old, new).or_raise(relation);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The payload of a row that CLUSTER or VACUUM FULL writes anew into `new`, if
+/// it is not what it was: long values go to the TOAST table of `new`, as heap
+/// has it.
+///
+/// # Safety
+/// Both relations are open, `layout` is that of both, key and payload are a
+/// row of it.
+pub unsafe fn carry_over(
+    new: pg_sys::Relation,
+    layout: &TableLayout,
+    key: &[u8],
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    if !has_pointers(payload) && !is_long(key.len(), payload.len()) {
+        return None;
+    }
+    let mut carried = Vec::new();
+    // SAFETY: the caller's promise; values point into memory that lives as long.
+    unsafe {
+        let row = pg::row::Values::read(layout, key, payload).or_raise(new);
+        let long = LongRow {
+            values: row.values(),
+            isnull: row.isnull(),
+            key_bytes: key.len(),
+            old: &[],
+        };
+        let Ok(()) = shorten(new, layout, long, &mut carried, || Ok::<_, Infallible>(()));
+    }
+    Some(carried)
+}
+
+/// Deletes the stored values of a row whose columns are now kept inline: those
+/// of the key, and those that were dropped. The row in the slot is one of the
+/// table's own, put in anew with its other pointers.
+///
+/// # Safety
+/// `slot` holds a row of `relation`'s type, and `layout` is the relation's.
+pub unsafe fn delete_not_kept(
+    relation: pg_sys::Relation,
+    layout: &TableLayout,
+    slot: *mut pg_sys::TupleTableSlot,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*(*relation).rd_rel).reltoastrelid == pg_sys::InvalidOid {
+            return;
+        }
+        let (values, isnull) = slot::columns(slot);
+        for (at, attribute) in layout.attributes().iter().enumerate() {
+            if (attribute.in_key || attribute.dropped) && attribute.length == -1 && !isnull[at] {
+                delete_value(relation, values[at]);
+            }
+        }
+    }
+}
