@@ -34,5 +34,6 @@ pub unsafe extern "C-unwind" fn _PG_init() {
         pg::shmem::install();
         pg::handles::install();
         pg::ddl::install();
+        index::install();
     }
 }

@@ -1,6 +1,6 @@
-//! The `rowref` index access method, for the primary-key index of tables that
-//! are organized by their key. Such an index has no storage: the table *is* the
-//! B+tree, so scanning the index scans the table.
+//! The `rowref` index access method: the primary-key index of tables that are
+//! organized by their key, which has no storage, since the table *is* the
+//! B+tree, and indexes that are stored beside their table.
 //!
 //! In the arrows `src → am, index → pg → engine → rowref` it stands beside
 //! `am`, which it never imports: it reaches the table through `pg::open`, hands
@@ -10,8 +10,10 @@
 
 mod build;
 mod cost;
+mod covering;
 mod routine;
 mod scan;
 mod vacuum;
 
+pub use covering::install;
 pub use routine::routine;

@@ -144,7 +144,7 @@ unsafe extern "C-unwind" fn amcanreturn(_index: pg_sys::Relation, _attribute: c_
 
 #[pg_guard]
 #[expect(clippy::too_many_arguments, reason = "the server's signature")]
-unsafe extern "C-unwind" fn amcostestimate(
+pub unsafe extern "C-unwind" fn amcostestimate(
     root: *mut pg_sys::PlannerInfo,
     path: *mut pg_sys::IndexPath,
     loop_count: f64,

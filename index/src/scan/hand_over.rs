@@ -5,18 +5,19 @@ use engine::BlockNumber;
 use engine::mvcc::batch::Row;
 use pg::error::OrRaise;
 use pg::handles;
-use pg::handoff::RowFetch;
-use pg::row::{self, Arena, TableLayout};
+use pg::handoff::{Confirm, RowFetch};
+use pg::row::{self, Arena, IndexLayout, TableLayout};
 use pgrx::pg_sys;
 use rowref::key::KeyValue;
 
 use super::source::Source;
+use super::walk::Rows;
 
 /// Hands a row over.
 ///
 /// # Safety
-/// `descriptor` is a live scan of the source's table. The row stays as it is
-/// until the index AM is called again. Nothing in `work` is in use.
+/// `descriptor` is a live scan of the source's. The row stays as it is until
+/// the index AM is called again. Nothing in `work` is in use.
 #[inline]
 pub unsafe fn hand_over(
     descriptor: pg_sys::IndexScanDesc,
@@ -28,6 +29,9 @@ pub unsafe fn hand_over(
     // SAFETY: the table is ours, so its AM has made the structure.
     unsafe {
         let fetch = RowFetch::of_table((*descriptor).xs_heapfetch);
+        if let Some(index) = source.index() {
+            return hand_entry_over(descriptor, source, writer, index, row, work, fetch);
+        }
         if !(*descriptor).xs_want_itup {
             (*descriptor).xs_heaptid = handles::UNNAMED;
             let block = BlockNumber(block);
@@ -43,9 +47,46 @@ pub unsafe fn hand_over(
     }
 }
 
+/// Hands the row over that an entry names.
+///
+/// # Safety
+/// As [`hand_over`].
+unsafe fn hand_entry_over(
+    descriptor: pg_sys::IndexScanDesc,
+    source: &Source,
+    writer: &mut TupleWriter,
+    index: &IndexLayout,
+    row: Row<'_>,
+    work: pg_sys::MemoryContext,
+    fetch: &mut RowFetch,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*descriptor).xs_heaptid = handles::UNNAMED;
+        let reference = index.reference_of(row.key).map_err(row::Error::from);
+        let reference = reference.or_raise(source.relation());
+        if !(*descriptor).xs_want_itup {
+            let confirm = (!source.is_stable()).then_some(Confirm {
+                scan: descriptor,
+                is_still_there: super::is_still_there,
+            });
+            fetch.put_reference(reference, confirm);
+            return;
+        }
+        (*descriptor).xs_itup = writer.write(descriptor, source, row, work);
+        if handles::needed() {
+            // The tid that a cursor comes back by names a version of the row,
+            // which is the table's to find.
+            fetch.put_visible_named(reference);
+        } else {
+            fetch.put_visible();
+        }
+    }
+}
+
 /// Where one column's value goes in an index tuple.
 struct Target {
-    /// The table's column, from 0.
+    /// Where the layout has the column, from 0.
     attribute: usize,
     length: i16,
     align: usize,
@@ -58,18 +99,25 @@ struct Target {
 ///
 /// It does what `index_form_tuple` does, without an allocation and without
 /// looking each column up again; a value that is compressed or out of line is
-/// left to that function. The key of a storage-less index has no nulls.
+/// left to that function.
 ///
-/// Where every column is a word that the key gives back, all tuples have one
-/// shape, and words go from key to tuple without being datums on the way.
+/// Where every column is a word that the key gives back, all tuples without
+/// nulls have one shape, and words go from key to tuple without being datums on
+/// the way.
 #[derive(Default)]
 pub struct TupleWriter {
+    /// Which columns of the layout a tuple has.
+    columns: Vec<usize>,
     targets: Vec<Target>,
-    /// How many of the table's columns are read.
+    /// How many of the layout's columns are read.
     upto: usize,
     has_variable: bool,
-    /// Where in the tuple each column's word is, if they all are.
-    words: Option<Vec<usize>>,
+    /// For each column of the key, up to the last that matters, where in the
+    /// tuple its word is, if all that the tuple has are words of the key.
+    words: Option<Vec<Option<usize>>>,
+    words_size: usize,
+    /// `tuple` is one of that shape.
+    tuple_is_words: bool,
     scratch: Vec<u8>,
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
@@ -79,9 +127,14 @@ pub struct TupleWriter {
 
 /// A tuple's header: six bytes of tid, two of size and flags.
 const HEADER_BYTES: usize = 8;
-/// `INDEX_SIZE_MASK` and `INDEX_VAR_MASK`.
+/// What a tuple with nulls has behind the header: a bit for each column an
+/// index can have, and padding.
+const NULLS_BYTES: usize = 8;
+/// `INDEX_SIZE_MASK`, `INDEX_VAR_MASK` and `INDEX_NULL_MASK`.
 const SIZE_MASK: usize = 0x1FFF;
 const VARIABLE_BIT: u16 = 0x4000;
+const NULLS_BIT: u16 = 0x8000;
+const _: () = assert!(pg_sys::INDEX_MAX_KEYS as usize <= NULLS_BYTES * 8);
 const ALIGN_MAX: usize = 8;
 
 impl TupleWriter {
@@ -99,12 +152,12 @@ impl TupleWriter {
         // vectors have room for as many columns as are read, and the arena for
         // whatever a key of this length needs.
         unsafe {
-            let shape = (*(*descriptor).indexRelation).rd_att;
+            let shape = (*descriptor).xs_itupdesc;
             if self.targets.is_empty() {
                 self.learn(shape, source);
             }
-            if self.words.is_some() {
-                self.fill_words(layout, row.key).or_raise(source.relation());
+            if self.words.is_some() && self.fill_words(layout, row.key).or_raise(source.relation())
+            {
                 return self.tuple.as_mut_ptr().cast();
             }
             self.arena
@@ -146,17 +199,31 @@ impl TupleWriter {
         }
     }
 
+    /// Whether nobody has said yet which columns a tuple has.
+    pub fn is_unset(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    /// Says which columns of the layout a tuple has.
+    pub fn set_columns(&mut self, columns: impl Iterator<Item = usize>) {
+        self.columns = columns.collect();
+    }
+
     /// # Safety
-    /// `shape` is the tuple descriptor of an index of the source's.
+    /// `shape` describes a tuple of the columns that were set.
     unsafe fn learn(&mut self, shape: pg_sys::TupleDesc, source: &Source) {
-        let columns = source.layout().order().columns();
-        // SAFETY: a storage-less index has its table's key columns, no others.
-        let attributes = unsafe { (*shape).attrs.as_slice(columns.len()) };
-        self.targets = columns
+        // SAFETY: a descriptor has natts columns.
+        let attributes = unsafe {
+            let natts = usize::try_from((*shape).natts).unwrap_or(0);
+            (*shape).attrs.as_slice(natts)
+        };
+        assert_eq!(attributes.len(), self.columns.len());
+        self.targets = self
+            .columns
             .iter()
             .zip(attributes)
             .map(|(column, attribute)| Target {
-                attribute: column.attribute as usize - 1,
+                attribute: *column,
                 length: attribute.attlen,
                 align: match attribute.attalign as u8 {
                     b'c' => 1,
@@ -173,36 +240,54 @@ impl TupleWriter {
         self.upto = last.unwrap_or(0);
         self.values.resize(self.upto, pg_sys::Datum::null());
         self.nulls.resize(self.upto, false);
-        if columns
-            .iter()
-            .all(|column| column.lossless && column.by_value)
-        {
-            self.lay_words_out();
-        }
+        self.lay_words_out(source.layout());
     }
 
-    /// Settles the one shape that tuples of words have.
-    fn lay_words_out(&mut self) {
+    /// Settles the one shape that tuples of words have, if these are such.
+    fn lay_words_out(&mut self, layout: &TableLayout) {
+        let columns = layout.order().columns();
         let mut at = HEADER_BYTES;
-        let words = self.targets.iter().map(|target| {
+        let mut words = vec![None; columns.len()];
+        for target in &self.targets {
+            let row::Source::Key(column) = layout.attributes()[target.attribute].source else {
+                return;
+            };
+            if !columns[usize::from(column)].by_value {
+                return;
+            }
             let start = at.next_multiple_of(target.align);
             at = start + target.length as usize;
-            start
-        });
-        self.words = Some(words.collect());
-        let size = at.next_multiple_of(ALIGN_MAX);
-        self.tuple.resize(size / 8, 0);
-        // The header's last two bytes, on a little-endian machine.
-        self.tuple[0] = (size as u64) << 48;
+            words[usize::from(column)] = Some(start);
+        }
+        let used = words
+            .iter()
+            .rposition(Option::is_some)
+            .map_or(0, |at| at + 1);
+        words.truncate(used);
+        self.words = Some(words);
+        self.words_size = at.next_multiple_of(ALIGN_MAX);
     }
 
-    /// Puts a key's words into the tuple.
-    fn fill_words(&mut self, layout: &TableLayout, key: &[u8]) -> Result<(), row::Error> {
+    /// Puts a key's words into the tuple; `false` if one of them is null.
+    fn fill_words(&mut self, layout: &TableLayout, key: &[u8]) -> Result<bool, row::Error> {
         let keys = layout.order().layout().expect("an index has columns");
+        // What is between the words stays as it is from one tuple to the next.
+        if !self.tuple_is_words {
+            self.tuple.clear();
+            self.tuple.resize(self.words_size / 8, 0);
+            // The header's last two bytes, on a little-endian machine.
+            self.tuple[0] = (self.words_size as u64) << 48;
+            self.tuple_is_words = true;
+        }
         let tuple: &mut [u8] = bytemuck::cast_slice_mut(&mut self.tuple);
         let mut reader = keys.reader(key);
         for at in self.words.iter().flatten().copied() {
+            let Some(at) = at else {
+                reader.skip()?;
+                continue;
+            };
             match reader.read(&mut self.scratch)? {
+                KeyValue::Null => return Ok(false),
                 KeyValue::Bool(value) => tuple[at] = u8::from(value),
                 KeyValue::Char(value) => tuple[at] = value,
                 KeyValue::Int2(value) => tuple[at..at + 2].copy_from_slice(&value.to_le_bytes()),
@@ -214,7 +299,7 @@ impl TupleWriter {
                 other => unreachable!("{other:?} is no word of a lossless column"),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Lays the values out in `tuple`; `false` if that is not for us to do.
@@ -223,10 +308,15 @@ impl TupleWriter {
     /// `values` holds valid datums of the targets' types.
     unsafe fn form(&mut self) -> bool {
         // Sizes first, so that the writing below cannot go astray.
-        let mut size = HEADER_BYTES;
+        let has_nulls = self
+            .targets
+            .iter()
+            .any(|target| self.nulls[target.attribute]);
+        let start = HEADER_BYTES + if has_nulls { NULLS_BYTES } else { 0 };
+        let mut size = start;
         for target in &self.targets {
             if self.nulls[target.attribute] {
-                return false;
+                continue;
             }
             // SAFETY: by the caller.
             let Some(piece) = (unsafe { Piece::of(target, self.values[target.attribute]) }) else {
@@ -239,16 +329,30 @@ impl TupleWriter {
             return false;
         }
         // Zeros, for the padding must be zero bytes.
+        self.tuple_is_words = false;
         self.tuple.clear();
         self.tuple.resize(size / 8, 0);
         let tuple = self.tuple.as_mut_ptr();
-        let mut at = HEADER_BYTES;
+        let mut at = start;
         // SAFETY: `size` has room for all that is written, as just added up;
         // the header's last two bytes are its size and flags.
         unsafe {
-            let info = size as u16 | if self.has_variable { VARIABLE_BIT } else { 0 };
+            let mut info = size as u16;
+            if self.has_variable {
+                info |= VARIABLE_BIT;
+            }
+            if has_nulls {
+                info |= NULLS_BIT;
+            }
             tuple.cast::<u16>().add(3).write(info);
-            for target in &self.targets {
+            for (number, target) in self.targets.iter().enumerate() {
+                if self.nulls[target.attribute] {
+                    continue;
+                }
+                if has_nulls {
+                    let bits = tuple.cast::<u8>().add(HEADER_BYTES + number / 8);
+                    bits.write(bits.read() | 1 << (number % 8));
+                }
                 let value = self.values[target.attribute];
                 let Some(piece) = Piece::of(target, value) else {
                     return false;

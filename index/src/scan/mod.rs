@@ -1,8 +1,10 @@
-//! One index scan, which is a scan of the table.
+//! One index scan: of the table, if that is organized by the index's columns,
+//! else of the entries.
 //!
 //! `convert` says what an argument means in the column's type, `ranges` turns
 //! scan keys into key ranges, `walk` serves their rows in either direction, and
-//! `hand_over` gives a row to the executor. `source` is the table.
+//! `hand_over` gives a row to the executor. `source` is what is read, and
+//! `parallel` what the participants of a parallel scan share.
 
 mod convert;
 mod hand_over;
@@ -16,14 +18,18 @@ mod stub;
 mod tests;
 mod walk;
 
+use engine::mvcc::batch::Batch;
+use pg::open::OpenStore;
 use pgrx::PgMemoryContexts;
 use pgrx::pg_sys;
+
+use crate::covering;
 
 use hand_over::TupleWriter;
 use parallel::Participant;
 use ranges::{KeyTypes, Ranges};
 use source::Source;
-use walk::Walk;
+use walk::{Rows, Walk};
 
 /// What `scan->opaque` points to. It lives in a memory context of its own
 /// whose deletion drops it, because after an ERROR nobody calls `amendscan`.
@@ -44,6 +50,32 @@ struct Parts {
     /// One of several that share the scan's ranges among them.
     participant: Option<Participant>,
     is_counted: bool,
+}
+
+impl Parts {
+    /// Settles which columns the tuples of an index-only scan have, and returns
+    /// their shape: the index's own, and what its references add.
+    ///
+    /// # Safety
+    /// The descriptor is this scan's.
+    unsafe fn choose_columns(&mut self, descriptor: pg_sys::IndexScanDesc) -> pg_sys::TupleDesc {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (table, index) = ((*descriptor).heapRelation, (*descriptor).indexRelation);
+            let Some(layout) = self.source.index() else {
+                let columns = self.source.layout().order().columns();
+                let attributes = columns.iter().map(|column| column.attribute as usize - 1);
+                self.writer.set_columns(attributes);
+                return (*index).rd_att;
+            };
+            let rows = OpenStore::table(table);
+            let added = covering::reference_columns(index, layout, rows.layout());
+            let own = 0..layout.attributes();
+            let columns = own.chain(added.iter().map(|column| column.entry_attribute));
+            self.writer.set_columns(columns);
+            covering::tuple_shape(table, index, &added)
+        }
+    }
 }
 
 impl Scan {
@@ -110,6 +142,10 @@ impl Scan {
                     is_counted: false,
                 }),
             };
+            if parts.writer.is_unset() && (*descriptor).xs_want_itup {
+                let shape = within(self.context, || parts.choose_columns(descriptor));
+                (*descriptor).xs_itupdesc = shape;
+            }
             let count = (*descriptor).numberOfKeys as usize;
             let keys = if count == 0 {
                 &[]
@@ -210,6 +246,34 @@ unsafe fn new_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
     }
 }
 
+/// Asks, on behalf of the table AM, whether the entry that a scan stands at is
+/// seen by its snapshot once more.
+///
+/// # Safety
+/// As [`Scan::restart`]; the scan stands at an entry.
+unsafe fn is_still_there(descriptor: pg_sys::IndexScanDesc) -> bool {
+    // SAFETY: the caller's promise.
+    let scan = unsafe { Scan::of(descriptor) };
+    let parts = scan.parts.as_ref().expect("a scan is started by amrescan");
+    let (row, _) = parts.walk.row();
+    parts.source.get(row.key, &mut Batch::default())
+}
+
+/// Works in a context.
+///
+/// # Safety
+/// `context` is live.
+unsafe fn within<R>(context: pg_sys::MemoryContext, work: impl FnOnce() -> R) -> R {
+    // SAFETY: the current context is a plain variable of a single thread.
+    unsafe {
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = context;
+        let result = work();
+        pg_sys::CurrentMemoryContext = before;
+        result
+    }
+}
+
 /// Empties a context, if there is anything in it, and works in it. After an
 /// ERROR the server sets a context of its own.
 ///
@@ -222,11 +286,7 @@ unsafe fn in_context<R>(context: pg_sys::MemoryContext, work: impl FnOnce() -> R
         if !(*context).isReset {
             pg_sys::MemoryContextReset(context);
         }
-        let before = pg_sys::CurrentMemoryContext;
-        pg_sys::CurrentMemoryContext = context;
-        let result = work();
-        pg_sys::CurrentMemoryContext = before;
-        result
+        within(context, work)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The table behind an index scan, opened for reading.
+//! What an index scan reads: its table, or an index stored beside it.
 
 use std::rc::Rc;
 
@@ -6,68 +6,99 @@ use engine::mvcc::Snapshot;
 use engine::mvcc::batch::Batch;
 use engine::mvcc::scan::{Direction, Place, Range};
 use pg::error::{OrRaise, unsupported};
-use pg::open::{OpenStore, ServerVersions};
+use pg::open::{OpenIndex, OpenStore, ServerVersions};
 use pg::organize;
-use pg::row::TableLayout;
+use pg::row::{IndexLayout, TableLayout};
 use pg::xact::ServerSnapshot;
 use pgrx::pg_sys;
 
 use super::walk::Rows;
 
-/// A table and the snapshot that it is read under. The server keeps both for as
-/// long as the scan lasts.
+/// Where the keys of a scan lie.
+enum Keys {
+    /// In the table, which is organized by the index's columns.
+    Table(OpenStore),
+    /// In the index.
+    Index(OpenIndex),
+}
+
+/// A table or an index of it, and the snapshot that it is read under. The server
+/// keeps them for as long as the scan lasts.
 pub struct Source {
-    rows: OpenStore,
+    keys: Keys,
     snapshot: ServerSnapshot<'static>,
     is_stable: bool,
 }
 
 impl Source {
-    /// Opens a scan's table.
+    /// Opens what a scan reads.
     ///
     /// # Safety
     /// The descriptor has its table and its snapshot, which outlive the result.
     pub unsafe fn open(descriptor: pg_sys::IndexScanDesc) -> Source {
         // SAFETY: the caller's promise.
         unsafe {
-            let table = (*descriptor).heapRelation;
+            let (table, index) = ((*descriptor).heapRelation, (*descriptor).indexRelation);
             assert!(
                 organize::owns(table),
                 "an index is built on a table of ours only"
             );
-            let rows = OpenStore::table(table);
-            let keys = usize::try_from((*(*(*descriptor).indexRelation).rd_index).indnkeyatts);
-            if Ok(rows.layout().order().columns().len()) != keys {
-                unsupported(
-                    "scanning an index that its table is not organized by",
-                    "REINDEX TABLE makes the index and its table agree.",
-                );
+            let keys = match OpenIndex::open(index, table) {
+                Some(index) => Keys::Index(index),
+                None => Keys::Table(OpenStore::table(table)),
+            };
+            if let Keys::Table(rows) = &keys {
+                let columns = usize::try_from((*(*index).rd_index).indnkeyatts);
+                if Ok(rows.layout().order().columns().len()) != columns {
+                    unsupported(
+                        "scanning an index that its table is not organized by",
+                        "REINDEX TABLE makes the index and its table agree.",
+                    );
+                }
             }
             let snapshot = ServerSnapshot::from_pg((*descriptor).xs_snapshot, table);
             Source {
-                rows,
+                keys,
                 is_stable: snapshot.is_stable(),
                 snapshot,
             }
         }
     }
 
-    /// How the table's rows are laid out.
     #[inline]
-    pub fn layout(&self) -> &Rc<TableLayout> {
-        self.rows.layout()
+    fn store(&self) -> &OpenStore {
+        match &self.keys {
+            Keys::Table(rows) => rows,
+            Keys::Index(index) => index.store(),
+        }
     }
 
-    /// The table.
+    /// How entries are laid out, unless the keys are the table's.
+    #[inline]
+    pub fn index(&self) -> Option<&Rc<IndexLayout>> {
+        match &self.keys {
+            Keys::Table(_) => None,
+            Keys::Index(index) => Some(index.layout()),
+        }
+    }
+
+    /// How rows, or entries, are laid out.
+    #[inline]
+    pub fn layout(&self) -> &Rc<TableLayout> {
+        self.store().layout()
+    }
+
+    /// The relation that is read.
+    #[inline]
     pub fn relation(&self) -> pg_sys::Relation {
-        self.rows.relation()
+        self.store().relation()
     }
 
     #[inline]
     fn with<R>(&self, work: impl FnOnce(&ServerVersions<'_>) -> engine::Result<R>) -> R {
-        let result = self.rows.with(work);
+        let store = self.store();
         // SAFETY: the relation is open.
-        unsafe { result.or_raise(self.rows.relation()) }
+        unsafe { store.with(work).or_raise(store.relation()) }
     }
 }
 

@@ -6,8 +6,8 @@ use pgrx::pg_guard;
 use pgrx::pg_sys;
 
 use super::catalog::{am_name, class_of, index_am_oid, index_of, set_access_method};
-use super::dropped;
 use super::relation::holds_ours;
+use super::{disguise, dropped};
 use crate::error;
 
 static mut PREVIOUS: pg_sys::object_access_hook_type = None;
@@ -48,6 +48,7 @@ unsafe extern "C-unwind" fn object_access(
         && part == 0;
     if is_gone {
         dropped::relation_goes(object);
+        disguise::index_goes(object);
     }
 }
 

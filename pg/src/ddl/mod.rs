@@ -3,6 +3,7 @@
 
 mod access;
 mod catalog;
+mod disguise;
 mod dropped;
 mod relation;
 mod utility;
@@ -25,5 +26,6 @@ pub unsafe fn install() {
         access::install();
         utility::install();
         dropped::install();
+        disguise::install();
     }
 }

@@ -4,13 +4,14 @@
 use std::ffi::{CStr, c_char};
 
 use pgrx::pg_guard;
-use pgrx::pg_sys::{self, NodeTag};
+use pgrx::pg_sys::{self, AlterTableType, NodeTag};
 
+use super::disguise;
 use super::dropped;
 use super::relation::{is_partitioned_table, may_fire_after_row, may_hold_ours};
 use super::{INDEX_AM_NAME, relation::holds_ours};
 use crate::error;
-use crate::handles::{self, Need, Needs};
+use crate::handles::{self, Need, Needs, nodes};
 use crate::hook;
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
@@ -48,8 +49,9 @@ unsafe extern "C-unwind" fn process_utility(
                 statement = pg_sys::copyObjectImpl(statement.cast()).cast();
                 read_only_tree = false;
             }
-            say_btree((*statement).utilityStmt.cast());
+            say_btree((*statement).utilityStmt);
         }
+        let disguise = disguise::for_command((*statement).utilityStmt);
         // Unguarded, so that errors keep their context: see `hook`.
         let next = || match PREVIOUS {
             Some(previous) => previous(
@@ -73,9 +75,13 @@ unsafe extern "C-unwind" fn process_utility(
                 completion,
             ),
         };
-        match needs((*statement).utilityStmt) {
+        let with_needs = || match needs((*statement).utilityStmt) {
             Some(needs) => handles::during(needs, next),
             None => next(),
+        };
+        match disguise {
+            Some(disguise) => disguise::during(disguise, with_needs),
+            None => with_needs(),
         }
         dropped::settle(mark);
     }
@@ -101,32 +107,69 @@ unsafe fn relation_named(name: *const pg_sys::RangeVar) -> Option<pg_sys::Oid> {
     (oid != pg_sys::Oid::INVALID).then_some(oid)
 }
 
-/// Whether a command is CREATE INDEX … USING rowref.
-unsafe fn names_our_index_am(node: *mut pg_sys::Node) -> bool {
-    // SAFETY: null or a whole node.
+/// The places of a command that name an index access method which is ours.
+unsafe fn our_index_am_in(node: *mut pg_sys::Node) -> Vec<*mut *mut c_char> {
+    let is_ours = |name: *mut c_char| {
+        // SAFETY: null or a whole string.
+        !name.is_null() && unsafe { CStr::from_ptr(name) } == INDEX_AM_NAME
+    };
+    // SAFETY: null or a whole node; the tag says which, and the subtype of an
+    // ALTER TABLE's part what its definition is.
     unsafe {
-        if node.is_null() || (*node).type_ != NodeTag::T_IndexStmt {
-            return false;
+        let Some(tag) = node.as_ref().map(|node| node.type_) else {
+            return Vec::new();
+        };
+        match tag {
+            NodeTag::T_IndexStmt => {
+                let index = node.cast::<pg_sys::IndexStmt>();
+                Some(&raw mut (*index).accessMethod)
+                    .filter(|place| is_ours(**place))
+                    .into_iter()
+                    .collect()
+            }
+            // EXCLUDE USING rowref
+            NodeTag::T_AlterTableStmt => {
+                nodes::<pg_sys::AlterTableCmd>((*node.cast::<pg_sys::AlterTableStmt>()).cmds)
+                    .filter(|part| (**part).subtype == AlterTableType::AT_AddConstraint)
+                    .map(|part| (*part).def.cast::<pg_sys::Constraint>())
+                    .filter(|constraint| !constraint.is_null())
+                    .map(|constraint| &raw mut (*constraint).access_method)
+                    .filter(|place| is_ours(**place))
+                    .collect()
+            }
+            _ => Vec::new(),
         }
-        let name = (*node.cast::<pg_sys::IndexStmt>()).accessMethod;
-        !name.is_null() && CStr::from_ptr(name) == INDEX_AM_NAME
     }
+}
+
+/// Whether a command says `USING rowref`.
+unsafe fn names_our_index_am(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: as the caller's.
+    unsafe { !our_index_am_in(node).is_empty() }
 }
 
 /// Replaces the access method: a rowref index has B-tree's operator classes, so
 /// core has to build it as one, and `access` makes it ours on the way.
-unsafe fn say_btree(statement: *mut pg_sys::IndexStmt) {
-    // SAFETY: an index statement that may be changed.
+unsafe fn say_btree(node: *mut pg_sys::Node) {
+    // SAFETY: a statement that may be changed.
     unsafe {
-        let fits = relation_named((*statement).relation)
-            .is_none_or(|table| holds_ours(table) || is_partitioned_table(table));
-        if !fits {
-            error::unsupported(
-                "rowref indexes on tables of other access methods",
-                "Use a btree index, or create the table USING iot.",
-            )
+        // What is copied from elsewhere (LIKE) becomes what the table can have.
+        let is_said = (*node).type_ == NodeTag::T_IndexStmt
+            && !(*node.cast::<pg_sys::IndexStmt>()).transformed;
+        if is_said {
+            let name = (*node.cast::<pg_sys::IndexStmt>()).relation;
+            let fits = relation_named(name)
+                .is_none_or(|table| holds_ours(table) || is_partitioned_table(table));
+            if !fits {
+                error::unsupported(
+                    "rowref indexes on tables of other access methods",
+                    "Use a btree index, or create the table USING iot.",
+                )
+            }
         }
-        (*statement).accessMethod = pg_sys::pstrdup(c"btree".as_ptr());
+        for place in our_index_am_in(node) {
+            *place = pg_sys::pstrdup(c"btree".as_ptr());
+        }
     }
 }
 

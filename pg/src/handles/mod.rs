@@ -19,6 +19,7 @@ use pgrx::prelude::*;
 use rowref::RowRef;
 use rowref::handle::{Handle, HandleError, HandleTable, Lease, LeaseRef};
 
+pub(crate) use plan::nodes;
 pub use run::{Need, Needs, during};
 
 use crate::error;
