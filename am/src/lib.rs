@@ -22,7 +22,6 @@ mod row_handle;
 mod row_id;
 mod sample;
 mod scan;
-mod speculate;
 mod table_am;
 mod toast;
 mod unique;

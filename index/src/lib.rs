@@ -13,7 +13,19 @@ mod cost;
 mod covering;
 mod routine;
 mod scan;
+mod set;
 mod vacuum;
 
-pub use covering::install;
 pub use routine::routine;
+
+/// Installs what the planner is told beyond the access method's routine.
+///
+/// # Safety
+/// Called once, from `_PG_init`.
+pub unsafe fn install() {
+    // SAFETY: as the caller promises.
+    unsafe {
+        covering::install();
+        set::install();
+    }
+}

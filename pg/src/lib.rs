@@ -4,7 +4,6 @@
 //! traits it implements, and below `am` and `index`, which see the server
 //! through it.
 
-pub mod conflict;
 pub mod ddl;
 pub mod error;
 pub mod evaluate;
@@ -12,6 +11,7 @@ mod ffi;
 pub mod handles;
 pub mod handoff;
 pub mod hook;
+pub mod list;
 pub mod memory;
 pub mod open;
 pub mod organize;

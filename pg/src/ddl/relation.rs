@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pgrx::pg_sys;
 
+use crate::error;
+
 /// Our table access methods. There are never more than these two.
 static TABLE_AMS: [AtomicPtr<pg_sys::TableAmRoutine>; 2] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
@@ -51,6 +53,16 @@ fn ask<R>(relation: pg_sys::Oid, question: impl FnOnce(pg_sys::Relation) -> R) -
     }
 }
 
+/// Asks something of a table that the caller's statement has locked, if it is
+/// one of ours.
+pub fn ask_ours<R>(table: pg_sys::Oid, question: impl FnOnce(pg_sys::Relation) -> R) -> Option<R> {
+    // SAFETY: `ask` passes an open relation.
+    ask(table, |open| {
+        unsafe { is_ours(open) }.then(|| question(open))
+    })
+    .flatten()
+}
+
 fn is_partitioned(relation: pg_sys::Relation) -> bool {
     // SAFETY: called on open relations only.
     unsafe { (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE }
@@ -67,7 +79,7 @@ pub fn may_hold_ours(relation: pg_sys::Oid) -> bool {
 }
 
 /// Whether the relation is a table of ours.
-pub(super) fn holds_ours(relation: pg_sys::Oid) -> bool {
+pub fn holds_ours(relation: pg_sys::Oid) -> bool {
     // SAFETY: `ask` passes an open relation.
     ask(relation, |open| unsafe { is_ours(open) }).unwrap_or(false)
 }
@@ -92,4 +104,16 @@ pub fn may_fire_after_row(relation: pg_sys::Oid) -> bool {
             })
     })
     .unwrap_or(true)
+}
+
+/// Refuses INSERT … ON CONFLICT into a table of ours in words of its own, before
+/// core stumbles over an index that is not a B-tree. (A leaf that only tuple
+/// routing finds is still left to core's message.)
+pub fn refuse_on_conflict(relation: pg_sys::Oid) {
+    if holds_ours(relation) {
+        error::unsupported(
+            "INSERT … ON CONFLICT into index-organized tables",
+            "Use MERGE, or UPDATE first and INSERT what was not found.",
+        )
+    }
 }

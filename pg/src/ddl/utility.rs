@@ -11,8 +11,9 @@ use super::dropped;
 use super::relation::{is_partitioned_table, may_fire_after_row, may_hold_ours};
 use super::{INDEX_AM_NAME, relation::holds_ours};
 use crate::error;
-use crate::handles::{self, Need, Needs, nodes};
+use crate::handles::{self, Need, Needs};
 use crate::hook;
+use crate::list::nodes;
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
 

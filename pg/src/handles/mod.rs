@@ -19,10 +19,8 @@ use pgrx::prelude::*;
 use rowref::RowRef;
 use rowref::handle::{Handle, HandleError, HandleTable, Lease, LeaseRef};
 
-pub(crate) use plan::nodes;
 pub use run::{Need, Needs, during};
 
-use crate::conflict;
 use crate::error;
 use crate::xact::{TransactionEvent, on_transaction_event};
 pub use spill::TemporaryFile;
@@ -50,7 +48,6 @@ pub const UNNAMED: pg_sys::ItemPointerData = pg_sys::ItemPointerData {
 /// Called once, from `_PG_init`.
 pub unsafe fn install() {
     on_transaction_event(transaction_event);
-    conflict::install();
     // SAFETY: as the caller promises.
     unsafe { run::install() };
 }

@@ -7,6 +7,7 @@ use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
 
 use super::{Need, Needs};
+use crate::list::{integers, nodes};
 use crate::{ddl, hook};
 
 type Walker = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
@@ -115,6 +116,9 @@ impl Work {
                 .filter_map(|number| entries.get(usize::try_from(number).ok()?.checked_sub(1)?));
             for entry in targets {
                 let relation = (**entry).relid;
+                if is_speculative {
+                    ddl::refuse_on_conflict(relation);
+                }
                 self.fires |= ddl::may_fire_after_row(relation);
             }
         }
@@ -340,31 +344,4 @@ unsafe extern "C-unwind" fn planner(
             None => hook::standard_planner(query, text, options, parameters),
         }
     }
-}
-
-/// The members of a list of nodes.
-///
-/// # Safety
-/// `list` is null or a list of pointers to `T` that stays unchanged.
-pub(crate) unsafe fn nodes<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
-    let cells = cells(list);
-    // SAFETY: a list of pointers, by the caller.
-    cells.map(|cell| unsafe { (*cell).ptr_value.cast() })
-}
-
-unsafe fn integers(list: *mut pg_sys::List) -> impl Iterator<Item = c_int> {
-    // SAFETY: a list of integers, by the caller.
-    cells(list).map(|cell| unsafe { (*cell).int_value })
-}
-
-fn cells(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::ListCell> {
-    // SAFETY: callers pass null or a list that stays unchanged.
-    let (first, count) = unsafe {
-        match list.as_ref() {
-            Some(list) => (list.elements, usize::try_from(list.length).unwrap_or(0)),
-            None => (ptr::null_mut(), 0),
-        }
-    };
-    // SAFETY: a list has as many cells as it says.
-    (0..count).map(move |at| unsafe { first.add(at) })
 }

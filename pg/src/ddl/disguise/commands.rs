@@ -14,7 +14,7 @@ use pgrx::pg_sys::{
 
 use super::{Disguise, Dressing, oids};
 use crate::ddl::catalog::index_am_oid;
-use crate::handles::nodes;
+use crate::list::nodes;
 
 unsafe extern "C-unwind" {
     fn find_all_inheritors(

@@ -1,0 +1,28 @@
+//! Sets of row references: what a bitmap scan is where rows have no ctid.
+//!
+//! The planner makes its bitmap paths as for any index that has bitmaps, for we
+//! tell it that ours do, and before it chooses among a table's paths each of
+//! them is put into the clothes of a custom path ([`offer`]). The executor then
+//! evaluates the tree of ANDs and ORs over sorted sets of row references
+//! ([`gather`], [`stream`]) and fetches the rows in the order of their
+//! references ([`run`]). The argument is in the crate's `README.md`, "Sets".
+
+mod explain;
+mod gather;
+mod offer;
+mod plan;
+mod run;
+mod stream;
+mod tree;
+
+/// Registers the custom scan and installs the planner's hooks.
+///
+/// # Safety
+/// Called once, from `_PG_init`.
+pub unsafe fn install() {
+    // SAFETY: the caller's promise.
+    unsafe {
+        plan::register();
+        offer::install();
+    }
+}
