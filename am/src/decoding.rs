@@ -29,6 +29,26 @@ pub unsafe fn inserted<A: TableAm>(
     }
 }
 
+/// A row that was inserted speculatively was confirmed: before, it is none.
+///
+/// # Safety
+/// `relation` is open, and this transaction has confirmed the version.
+#[inline]
+pub unsafe fn confirmed<A: TableAm>(
+    table: &A,
+    relation: pg_sys::Relation,
+    (id, near): (VersionId<'_>, BlockNumber),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if change::is_wanted(relation) {
+            let new = version_at_hand(table, relation, id, near);
+            let row = new.row(0);
+            change::inserted(relation, stored(table, row.key, row.payload));
+        }
+    }
+}
+
 /// A version was superseded by the row's end.
 ///
 /// # Safety
@@ -42,7 +62,7 @@ pub unsafe fn deleted<A: TableAm>(
     // SAFETY: the caller's promise.
     unsafe {
         if change::is_wanted(relation) {
-            let old = old_version(table, relation, id, near);
+            let old = version_at_hand(table, relation, id, near);
             let row = old.row(0);
             change::deleted(relation, stored(table, row.key, row.payload));
         }
@@ -64,7 +84,7 @@ pub unsafe fn updated<A: TableAm>(
     // SAFETY: the caller's promise.
     unsafe {
         if change::is_wanted(relation) {
-            let old = old_version(table, relation, id, near);
+            let old = version_at_hand(table, relation, id, near);
             let row = old.row(0);
             change::updated(
                 relation,
@@ -83,9 +103,10 @@ fn stored<'s, A: TableAm>(table: &'s A, key: &'s [u8], payload: &'s [u8]) -> Sto
     }
 }
 
-/// The version that this transaction has just superseded. As long as it runs
-/// nobody prunes what it would need after an abort, so the version is there.
-unsafe fn old_version<A: TableAm>(
+/// A version that this transaction has just superseded or confirmed. As long as
+/// it runs nobody prunes what it would need after an abort, so the version is
+/// there.
+unsafe fn version_at_hand<A: TableAm>(
     table: &A,
     relation: pg_sys::Relation,
     id: VersionId<'_>,
@@ -94,9 +115,6 @@ unsafe fn old_version<A: TableAm>(
     let mut batch = Batch::default();
     // SAFETY: the relation is open.
     let found = unsafe { table.version(id, near, &mut batch).or_raise(relation) };
-    assert!(
-        found,
-        "a version outlives the transaction that supersedes it"
-    );
+    assert!(found, "a version outlives the transaction that is at it");
     batch
 }

@@ -86,15 +86,33 @@ pub unsafe fn insert_row<A: TableAm>(
     key: &[u8],
     payload: &[u8],
 ) -> Written {
+    // SAFETY: the relation is open; the slot holds the row whose key exists.
+    unsafe {
+        match patiently(relation, || table.insert(writer, key, payload)) {
+            Some(written) => written,
+            None => unique::violation(relation, slot),
+        }
+    }
+}
+
+/// Tries an insertion, waits for whoever is at its key, and tries again;
+/// `None` if the key is taken.
+///
+/// # Safety
+/// `relation` is open.
+pub(crate) unsafe fn patiently(
+    relation: pg_sys::Relation,
+    once: impl Fn() -> engine::Result<Insertion>,
+) -> Option<Written> {
+    let mut looked_again = false;
     loop {
         // SAFETY: the relation is open.
-        match unsafe { table.insert(writer, key, payload).or_raise(relation) } {
-            Insertion::Done(written) => return written,
-            // SAFETY: the slot holds the row whose key exists.
-            Insertion::Exists(_) => unsafe { unique::violation(relation, slot) },
+        match unsafe { once().or_raise(relation) } {
+            Insertion::Done(written) => return Some(written),
+            Insertion::Exists(_) => return None,
             // SAFETY: no latch is held here (rule 10).
-            Insertion::Busy { xid, .. } => unsafe {
-                wait::for_inserter(relation, xid);
+            Insertion::Busy { xid, speculative } => unsafe {
+                wait::for_inserter(relation, xid, speculative, &mut looked_again);
             },
         }
     }
@@ -118,13 +136,16 @@ pub unsafe extern "C-unwind" fn tuple_insert<A: TableAm>(
         encode(&table, relation, slot, &mut key, &mut payload);
         let written = insert_row(&table, relation, slot, writer, &key, &payload);
         decoding::inserted(&table, relation, &key, &payload);
-        finish(relation, slot, writer, &key, written);
+        name_row(relation, slot, writer, &key, written);
         count_inserts(relation, 1);
     }
 }
 
 /// Names the new row in its slot, for triggers and RETURNING.
-unsafe fn finish(
+///
+/// # Safety
+/// `relation` is open, and `slot` holds the row.
+pub(crate) unsafe fn name_row(
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
     writer: Writer,
@@ -145,7 +166,9 @@ unsafe fn finish(
     }
 }
 
-unsafe fn count_inserts(relation: pg_sys::Relation, rows: i64) {
+/// # Safety
+/// `relation` is open.
+pub(crate) unsafe fn count_inserts(relation: pg_sys::Relation, rows: i64) {
     // SAFETY: an open relation.
     unsafe { pg_sys::pgstat_count_heap_insert(relation, rows) }
 }
@@ -176,7 +199,7 @@ pub unsafe extern "C-unwind" fn multi_insert<A: TableAm>(
         });
         for (nth, (key, payload), place) in written {
             decoding::inserted(&table, relation, key, payload);
-            finish(relation, slots[nth], writer, key, place);
+            name_row(relation, slots[nth], writer, key, place);
         }
         count_inserts(relation, slots.len() as i64);
     }
@@ -310,36 +333,4 @@ impl InsertBatch {
             (at.nth, row, place)
         })
     }
-}
-
-/// The `tuple_insert_speculative` callback. Only ON CONFLICT leads here, which
-/// is refused before it runs.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn insert_speculative(
-    _relation: pg_sys::Relation,
-    _slot: *mut pg_sys::TupleTableSlot,
-    _cid: pg_sys::CommandId,
-    _options: i32,
-    _bistate: *mut pg_sys::BulkInsertStateData,
-    _token: u32,
-) {
-    refuse_on_conflict();
-}
-
-/// The `tuple_complete_speculative` callback.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn complete_speculative(
-    _relation: pg_sys::Relation,
-    _slot: *mut pg_sys::TupleTableSlot,
-    _token: u32,
-    _succeeded: bool,
-) {
-    refuse_on_conflict();
-}
-
-fn refuse_on_conflict() -> ! {
-    pg::error::unsupported(
-        "INSERT … ON CONFLICT on tables of pg_rowref",
-        "Use MERGE, or catch the unique violation.",
-    )
 }

@@ -9,6 +9,7 @@ use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::vacuum::Vacuumed;
 use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
 use engine::mvcc::{Sight, Snapshot, Strength, VersionId, VersionIdBuf, Writer};
+use engine::page::cell::bit;
 use engine::store::PageStore;
 use engine::{BlockNumber, Result};
 use pg::open::OpenStore;
@@ -116,6 +117,18 @@ impl TableAm for Iot {
 
     fn insert(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion> {
         self.0.with(|v| v.insert(writer, key, payload, 0))
+    }
+
+    fn insert_speculative(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion> {
+        self.0
+            .with(|v| v.insert(writer, key, payload, bit::SPECULATIVE))
+    }
+
+    fn finish_speculative(&self, id: VersionId<'_>, near: BlockNumber, keep: bool) -> Result<bool> {
+        self.0.with(|v| {
+            v.tree.look_near(near);
+            v.finish_speculative(id, keep)
+        })
     }
 
     fn insert_run(

@@ -22,6 +22,7 @@ mod row_handle;
 mod row_id;
 mod sample;
 mod scan;
+mod speculate;
 mod table_am;
 mod toast;
 mod unique;

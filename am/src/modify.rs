@@ -171,6 +171,33 @@ impl<A: TableAm> Command<'_, A> {
         }
     }
 
+    /// Puts a version into a slot under the command's handle; whether it is
+    /// there still.
+    ///
+    /// # Safety
+    /// The relation is open, and the slot one of its.
+    unsafe fn show(&self, id: VersionId<'_>, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        let mut batch = Batch::default();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let found = self.table.version(id, self.near, &mut batch);
+            if !found.or_raise(self.relation) {
+                return false;
+            }
+            let row = batch.row(0);
+            slot::store(
+                slot,
+                self.table.layout(),
+                row.key,
+                row.payload,
+                row.head,
+                self.tid,
+            );
+            (*slot).tts_tableOid = (*self.relation).rd_id;
+        }
+        true
+    }
+
     unsafe fn supersede(
         &self,
         id: VersionId<'_>,
@@ -520,11 +547,7 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
         loop {
             match command.lock(id.as_ref(), strength, &mut turn) {
                 Ok(_) => {
-                    let mut batch = Batch::default();
-                    if !table
-                        .version(id.as_ref(), command.near, &mut batch)
-                        .or_raise(relation)
-                    {
+                    if !command.show(id.as_ref(), slot) {
                         pg::error::raise_with(
                             PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                             "a row vanished while it was locked".into(),
@@ -532,16 +555,6 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
                             None,
                         );
                     }
-                    let row = batch.row(0);
-                    slot::store(
-                        slot,
-                        table.layout(),
-                        row.key,
-                        row.payload,
-                        row.head,
-                        command.tid,
-                    );
-                    (*slot).tts_tableOid = (*relation).rd_id;
                     *tid = command.tid;
                     return pg_sys::TM_Result::TM_Ok;
                 }
@@ -571,7 +584,14 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
                 Err(Refusal::Row(Outcome::Invisible)) if (*tmfd).traversed => {
                     return pg_sys::TM_Result::TM_Deleted;
                 }
-                Err(refusal) => return command.refuse(refusal, tmfd),
+                Err(refusal) => {
+                    // ON CONFLICT asks an invisible row for its writer: if that
+                    // is the command's own, it has come to the row before.
+                    if matches!(refusal, Refusal::Row(Outcome::Invisible)) {
+                        command.show(id.as_ref(), slot);
+                    }
+                    return command.refuse(refusal, tmfd);
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The one `TableAmRoutine`, assembled for an access method.
 
 use crate::table_am::TableAm;
-use crate::{create, estimate, fetch, insert, modify, parallel, sample, scan, vacuum};
+use crate::{create, estimate, fetch, insert, modify, parallel, sample, scan, speculate, vacuum};
 use pg::error::unsupported;
 use pgrx::{pg_guard, pg_sys};
 
@@ -31,8 +31,8 @@ pub const fn routine<A: TableAm>() -> pg_sys::TableAmRoutine {
         tuple_satisfies_snapshot: Some(fetch::satisfies_snapshot::<A>),
         index_delete_tuples: Some(index_delete_tuples),
         tuple_insert: Some(insert::tuple_insert::<A>),
-        tuple_insert_speculative: Some(insert::insert_speculative),
-        tuple_complete_speculative: Some(insert::complete_speculative),
+        tuple_insert_speculative: Some(speculate::insert_speculative::<A>),
+        tuple_complete_speculative: Some(speculate::complete_speculative::<A>),
         multi_insert: Some(insert::multi_insert::<A>),
         tuple_delete: Some(modify::tuple_delete::<A>),
         tuple_update: Some(modify::tuple_update::<A>),

@@ -96,6 +96,14 @@ pub trait TableAm: Sized + 'static {
     /// Inserts a row under a key that must not have a live one.
     fn insert(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion>;
 
+    /// As [`TableAm::insert`], but whoever meets the row is told that it may be
+    /// taken back; [`TableAm::finish_speculative`] has to follow.
+    fn insert_speculative(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion>;
+
+    /// Confirms a row that was inserted speculatively and last seen `near`, or
+    /// takes it back. False if there is no such row.
+    fn finish_speculative(&self, id: VersionId<'_>, near: BlockNumber, keep: bool) -> Result<bool>;
+
     /// Inserts rows in ascending order of their keys, as many from the front
     /// as one step takes; 0 if the first one needs [`TableAm::insert`]'s closer
     /// look. Places are appended to `written`.

@@ -72,6 +72,9 @@ enum Wish {
         remove: u64,
         freeze: u64,
     },
+    Confirm {
+        nth: usize,
+    },
     Cut {
         keep: usize,
         prefix: usize,
@@ -97,6 +100,7 @@ fn wishes() -> impl Strategy<Value = Wish> {
             .prop_map(|(base, prefix, suffix, middle, newer)| Wish::InsertLike { base, prefix, suffix, middle, newer }),
         2 => (any::<usize>(), body()).prop_map(|(slot, body)| Wish::Replace { slot, body }),
         2 => (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(a, b, freeze)| Wish::Prune { remove: a & b, freeze }),
+        2 => any::<usize>().prop_map(|nth| Wish::Confirm { nth }),
         1 => (any::<usize>(), any::<usize>(), any::<bool>()).prop_map(|(keep, prefix, with_sequence)| Wish::Cut { keep, prefix, with_sequence }),
         1 => (any::<u32>(), any::<u32>(), any::<usize>()).prop_map(|(low, high, prefix)| Wish::Fences { low, high, prefix }),
         1 => any::<bool>().prop_map(|set| Wish::Flags { set }),
@@ -286,7 +290,7 @@ impl Model {
                 body.extend_from_slice(&like.body[like.body.len() - suffix..]);
                 let entry = Entry {
                     head: Head {
-                        flags: EntryKind::Put as u8 | bit::KEYS_UPDATED,
+                        flags: EntryKind::Put as u8 | bit::KEYS_UPDATED | bit::SPECULATIVE,
                         xmin: Xid(5),
                         cid: CommandId(0),
                         sequence: self.next_sequence(&like.key),
@@ -347,6 +351,7 @@ impl Model {
                     let head = &mut self.entries[nth].head;
                     if head.is_version() {
                         head.flags |= bit::FROZEN | bit::COMMITTED;
+                        head.flags &= !bit::SPECULATIVE;
                         head.cid = CommandId(0);
                     }
                 }
@@ -356,6 +361,14 @@ impl Model {
                     !removed.contains(&(nth - 1))
                 });
                 Some((ops, 0))
+            }
+            Wish::Confirm { nth } => {
+                let speculative = |entry: &Entry| entry.head.has(bit::SPECULATIVE);
+                let mut slots: Vec<usize> = (0..self.entries.len()).collect();
+                slots.retain(|slot| self.leaf && speculative(&self.entries[*slot]));
+                let slot = *slots.get(nth % slots.len().max(1))?;
+                self.entries[slot].head.flags &= !bit::SPECULATIVE;
+                Some((Ops::new().confirm(SlotNumber(slot as u16)), 0))
             }
             Wish::Cut {
                 keep,

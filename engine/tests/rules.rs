@@ -72,6 +72,28 @@ impl Db {
         }
     }
 
+    /// Inserts a row that can still be taken back.
+    fn speculate(&self, session: &TestSession, key: &[u8], payload: &[u8]) -> VersionIdBuf {
+        let done = self.with(session, |db| {
+            db.insert(writer(session), key, payload, bit::SPECULATIVE)
+                .unwrap()
+        });
+        let Insertion::Done(written) = done else {
+            panic!("{done:?}");
+        };
+        VersionIdBuf {
+            key: key.to_vec(),
+            sequence: written.sequence,
+            xmin: session.xid(),
+        }
+    }
+
+    fn settle(&self, session: &TestSession, id: &VersionIdBuf, keep: bool) -> bool {
+        self.with(session, |db| {
+            db.finish_speculative(id.as_ref(), keep).unwrap()
+        })
+    }
+
     fn supersede(
         &self,
         session: &TestSession,
@@ -802,4 +824,127 @@ fn rule_34_a_damaged_page_is_an_error_that_names_its_block() {
         matches!(&found, Err(Error::Corrupt { block, .. }) if *block == BlockNumber::META),
         "{found:?}"
     );
+}
+
+#[test]
+fn rule_4_a_command_does_not_lock_or_change_what_it_wrote_itself() {
+    let db = Db::new(1024);
+    let mut session = db.world.session();
+    session.begin();
+    let id = db.insert(&session, KEY, b"row");
+    for _ in 0..2 {
+        let locked = db.lock(&session, &id, Strength::Exclusive);
+        assert_eq!(locked, Outcome::Invisible);
+        let updated = db.supersede(&session, &id, EntryKind::Put, b"again");
+        assert_eq!(updated, Outcome::Invisible);
+    }
+    session.next_command();
+    let locked = db.lock(&session, &id, Strength::Exclusive);
+    assert!(matches!(locked, Outcome::Done(_)), "{locked:?}");
+    let newer = db.update(&session, &id, b"again");
+    assert_eq!(
+        db.lock(&session, &newer, Strength::KeyShare),
+        Outcome::Invisible
+    );
+}
+
+#[test]
+fn rule_16_who_meets_a_speculative_row_waits_for_the_decision_on_it() {
+    for keep in [true, false] {
+        let db = Db::new(1024);
+        let (mut session, mut other) = (db.world.session(), db.world.session());
+        session.begin();
+        other.begin();
+        let id = db.speculate(&session, KEY, b"row");
+        let busy = |speculative| Insertion::Busy {
+            xid: session.xid(),
+            speculative,
+        };
+        let try_insert = |with: &TestSession| {
+            db.with(with, |db| {
+                db.insert(writer(with), KEY, b"other", 0).unwrap()
+            })
+        };
+        assert_eq!(try_insert(&other), busy(true));
+        assert!(db.settle(&session, &id, keep));
+        assert!(!db.settle(&session, &id, keep), "there is one decision");
+        if keep {
+            assert_eq!(try_insert(&other), busy(false));
+            session.commit();
+            let exists = try_insert(&other);
+            assert!(matches!(exists, Insertion::Exists(_)), "{exists:?}");
+            assert_eq!(db.get(KEY).as_deref(), Some(&b"row"[..]));
+        } else {
+            let done = try_insert(&other);
+            assert!(matches!(done, Insertion::Done(_)), "{done:?}");
+            other.commit();
+            session.commit();
+            assert_eq!(db.get(KEY).as_deref(), Some(&b"other"[..]));
+        }
+        db.check();
+    }
+}
+
+#[test]
+fn rule_16_what_is_taken_back_leaves_the_key_as_it_was() {
+    let db = Db::new(256);
+    let old = db.row(KEY, b"old");
+    let reader = db.world.snapshot();
+    let mut session = db.world.session();
+    session.begin();
+    let locked = db.lock(&session, &old, Strength::Exclusive);
+    assert!(matches!(locked, Outcome::Done(_)));
+    db.delete(&session, &old);
+    session.commit();
+    session.begin();
+    let heads = db.entries();
+    let id = db.speculate(&session, KEY, b"new");
+    // Neither pruning nor splits lose it before it was decided on.
+    db.vacuum();
+    for neighbour in 0..20u8 {
+        db.row(&[b"kkk0", &[neighbour][..]].concat(), &[neighbour; 30]);
+    }
+    assert!(db.settle(&session, &id, false));
+    let mut batch = Batch::default();
+    assert!(!db.with(&session, |db| {
+        db.version(id.as_ref(), &mut batch).unwrap()
+    }));
+    let seen = db.with(&session, |db| db.get(KEY, &reader, &mut batch).unwrap());
+    assert!(seen && batch.row(0).payload == b"old");
+    assert_eq!(db.get(KEY), None);
+    let of_key = |leaves: &[Vec<Head>]| {
+        let heads = leaves.iter().flatten().copied();
+        heads.filter(|head| head.sequence.0 > 1).count()
+    };
+    // The lock of an ended transaction may have been pruned meanwhile.
+    assert!(of_key(&db.entries()) <= of_key(&heads));
+    // Its number is free again, and names the row that is there then.
+    let again = db.speculate(&session, KEY, b"again");
+    assert_eq!(again, id);
+    assert!(db.settle(&session, &again, true));
+    session.commit();
+    assert_eq!(db.get(KEY).as_deref(), Some(&b"again"[..]));
+    db.check();
+}
+
+#[test]
+fn rule_16_a_crash_takes_a_speculative_row_back() {
+    let db = Db::new(1024);
+    let mut session = db.world.session();
+    session.begin();
+    let kept = db.speculate(&session, KEY, b"kept");
+    assert!(db.settle(&session, &kept, true));
+    session.commit();
+    session.begin();
+    let open = db.speculate(&session, b"kkk2", b"open");
+    let cut = db.store.log_end();
+    for pick in 0..40 {
+        let after = db.recover(cut, pick);
+        let (payload, head) = after.look(KEY).unwrap();
+        assert!(payload == b"kept" && !head.has(bit::SPECULATIVE));
+        assert_eq!(after.get(&open.key), None);
+        after.vacuum();
+        assert_eq!(after.entries().concat().len(), 1, "pruning removes it");
+        after.check();
+    }
 }

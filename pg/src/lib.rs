@@ -4,6 +4,7 @@
 //! traits it implements, and below `am` and `index`, which see the server
 //! through it.
 
+pub mod conflict;
 pub mod ddl;
 pub mod error;
 pub mod evaluate;

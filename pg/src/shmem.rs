@@ -1,6 +1,6 @@
-//! Shared memory: the counter of handle epochs.
+//! Shared memory: the counter of handle epochs, and who inserts speculatively.
 
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
@@ -10,8 +10,9 @@ use crate::error;
 use crate::ffi;
 use crate::version::server;
 
-/// What all sessions share.
-#[repr(C)]
+/// What all sessions share. One place for each session stands behind it, see
+/// [`speculations`].
+#[repr(C, align(8))]
 struct Shared {
     /// The next epoch of handles; stays at `u32::MAX` once there.
     epoch: AtomicU32,
@@ -88,6 +89,28 @@ pub fn lease_epoch() -> u32 {
     }
 }
 
+/// One place for each session, by its number: transaction and token of the row
+/// that it inserts speculatively just now, or zero.
+pub(crate) fn speculations() -> &'static [AtomicU64] {
+    let shared = SHARED.load(Ordering::Relaxed);
+    if shared.is_null() {
+        error::not_preloaded();
+    }
+    // SAFETY: `startup` has made as many behind the structure, and they live as
+    // long as the process.
+    unsafe { std::slice::from_raw_parts(shared.add(1).cast(), sessions_max()) }
+}
+
+/// How many sessions there can be. Fixed before shared memory is made.
+fn sessions_max() -> usize {
+    // SAFETY: a plain variable, written at server start.
+    usize::try_from(unsafe { pg_sys::MaxBackends }).expect("a number of sessions")
+}
+
+fn size_bytes() -> usize {
+    size_of::<Shared>() + sessions_max() * size_of::<AtomicU64>()
+}
+
 /// Where a starting server begins to count. A ctid that a client kept over a
 /// restart must not name a row by chance, so the start moves on with time,
 /// faster than sessions can lease in the long run, and leaves at least half of
@@ -103,7 +126,7 @@ fn first_epoch() -> u32 {
 #[pg_guard]
 unsafe extern "C-unwind" fn request() {
     // SAFETY: called by the server at the time for such requests.
-    unsafe { pg_sys::RequestAddinShmemSpace(size_of::<Shared>()) };
+    unsafe { pg_sys::RequestAddinShmemSpace(size_bytes()) };
 }
 
 #[pg_guard]
@@ -117,14 +140,17 @@ unsafe extern "C-unwind" fn startup() {
         let lock = ffi::rowref_addin_shmem_init_lock();
         pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
         let mut found = false;
-        let shared =
-            pg_sys::ShmemInitStruct(c"pg_rowref".as_ptr(), size_of::<Shared>(), &mut found)
-                .cast::<Shared>();
+        let shared = pg_sys::ShmemInitStruct(c"pg_rowref".as_ptr(), size_bytes(), &mut found)
+            .cast::<Shared>();
         if !found {
             shared.write(Shared {
                 epoch: AtomicU32::new(first_epoch()),
                 tranche: pg_sys::LWLockNewTrancheId(),
             });
+            let places = shared.add(1).cast::<AtomicU64>();
+            for nth in 0..sessions_max() {
+                places.add(nth).write(AtomicU64::new(0));
+            }
         }
         pg_sys::LWLockRelease(lock);
         SHARED.store(shared, Ordering::Relaxed);

@@ -223,3 +223,62 @@ fn scans_see_every_row_once_while_others_insert_delete_and_vacuum() -> Result<()
     });
     finish(cluster)
 }
+
+#[test]
+fn upserts_of_the_same_keys_lose_and_invent_nothing() -> Result<()> {
+    let cluster = Cluster::start(Options::test().set("deadlock_timeout", "50ms"))?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table counter (k int primary key, n bigint) using {0};
+         create table tally (seed int primary key, n bigint) using {0}",
+        access_method()
+    ))?;
+    let end = Instant::now() + Duration::from_secs(4);
+    together(&cluster, |session, seed| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut added, mut taken, mut failed) = (0, 0, 0);
+        while Instant::now() < end {
+            let key = random.i32(1..=30);
+            // Rows come and go, so that each upsert may go either way; some
+            // sessions give up what they have done.
+            let (ending, count) = match random.u8(0..8) {
+                0 => ("rollback", 0),
+                _ => ("commit", 1),
+            };
+            let upsert = format!(
+                "begin;
+                 insert into counter values ({key}, 1), ({}, 1)
+                   on conflict (k) do update set n = counter.n + 1",
+                key + 100
+            );
+            match session.batch_execute(&upsert) {
+                Ok(()) => {
+                    added += 2 * count;
+                    session.batch_execute(ending)?;
+                }
+                Err(error) => {
+                    failed += 1;
+                    let code = error.code().expect("an error of the server's");
+                    assert_eq!(*code, SqlState::T_R_DEADLOCK_DETECTED, "{error}");
+                    session.batch_execute("rollback")?;
+                }
+            }
+            let key = random.i32(1..=130);
+            let removed = "delete from counter where k = $1 returning n";
+            if let Some(row) = session.query_opt(removed, &[&key])? {
+                taken += row.get::<_, i64>(0);
+            }
+            let there = "insert into counter values ($1, 0) on conflict do nothing";
+            session.execute(there, &[&key])?;
+        }
+        assert!(added > 0 && taken > 0 && failed < added / 2);
+        let told = "insert into tally values ($1, $2)";
+        session.execute(told, &[&(seed as i32), &(added - taken)])?;
+        Ok(())
+    });
+    let counted = number(&mut client, "select sum(n)::bigint from counter")?;
+    let told = number(&mut client, "select sum(n)::bigint from tally")?;
+    assert_eq!(counted, told);
+    drop(client);
+    finish(cluster)
+}

@@ -9,6 +9,7 @@
 mod bench;
 mod cargo;
 mod check;
+mod conformance;
 mod crash;
 mod demo;
 mod install;
@@ -49,6 +50,8 @@ enum Command {
     },
     /// Random work, SIGKILLs at random moments, and an audit after each.
     Crash(crash::Plan),
+    /// PostgreSQL's own suites, set against heap under another name.
+    Conformance(conformance::Plan),
     /// A private server with the extension preloaded.
     Server {
         #[command(subcommand)]
@@ -73,6 +76,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Command::Demo => demo::run(am),
         Command::Bench { what } => bench::run(am, &what),
         Command::Crash(plan) => crash::run(am, &plan),
+        Command::Conformance(plan) => conformance::run(am, &plan),
         Command::Server { action } => server::run(am, &action),
         Command::Install { pg_config, destdir } => install::run(&pg_config, destdir.as_deref()),
     }

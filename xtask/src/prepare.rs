@@ -68,6 +68,14 @@ pub fn for_server() -> Result<()> {
     install_missing(&needs)
 }
 
+/// Makes sure of what unpacking a source package takes.
+pub fn for_sources() -> Result<()> {
+    install_missing(&[&Need {
+        package: "bzip2",
+        proof: &["/usr/bin/bzip2", "/bin/bzip2"],
+    }])
+}
+
 /// Makes sure of what compiling for a given `pg_config` takes.
 pub fn for_build() -> Result<()> {
     install_missing(&BUILD.iter().collect::<Vec<_>>())

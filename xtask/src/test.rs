@@ -11,8 +11,8 @@ use anyhow::Result;
 use clap::Args;
 use rowref_tests::{Installation, needs_extension};
 
-use crate::{cargo, prepare};
-use tally::Tally;
+use crate::{cargo, conformance, prepare};
+pub use tally::Tally;
 
 /// Which tests to run, and how.
 #[derive(Args)]
@@ -20,7 +20,8 @@ pub struct Choice {
     /// Write the expected files from what the server answers now.
     #[arg(long)]
     bless: bool,
-    /// Only these kinds (cargo, regress, isolation, standby, server); default all.
+    /// Only these kinds (cargo, regress, isolation, standby,
+    /// conformance, server); default all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only regress and isolation files whose name contains this.
@@ -90,6 +91,12 @@ pub fn run(am: &str, choice: &Choice) -> Result<bool> {
             if let Err(error) = run(&mut tally, am, choice) {
                 tally.fail(kind, &format!("{error:#}"));
             }
+        }
+    }
+    if choice.wants("conformance") && choice.filter.is_none() && needs_extension(am) {
+        tally.section("a sample of PostgreSQL's own suites");
+        if let Err(error) = conformance::judge_sample(&mut tally, am) {
+            tally.fail("conformance", &format!("{error:#}"));
         }
     }
     if choice.wants("server") {

@@ -4,7 +4,9 @@
 //! for whom, lets go of everything, waits, and comes again (rule 10).
 
 use super::chain::{Chain, Newer};
-use super::{Sight, Snapshot, Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
+use super::{
+    Sight, Snapshot, Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer, XidStatus,
+};
 use crate::btree::{Leaf, NewEntry, Target, search};
 use crate::compare::Compare;
 use crate::error::{Error, Result};
@@ -248,7 +250,8 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         }
     }
 
-    /// Ends a speculative insertion: keeps the row, or takes it back.
+    /// Ends a speculative insertion: keeps the row, or takes it back. False if
+    /// there is no such speculative version.
     pub fn finish_speculative(&self, id: VersionId<'_>, keep: bool) -> Result<bool> {
         let mut leaf = self.tree.leaf_exclusive(Target::At(id.key, id.sequence))?;
         let block = self.tree.store.block_of(&leaf.guard);
@@ -268,14 +271,10 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             return Ok(false);
         }
         let slot = SlotNumber(slot as u16);
+        // Nobody but its writer ever saw a version that is withdrawn, and what
+        // lies below it is what it was before: no horizon.
         let ops = if keep {
-            let mut bytes = Vec::new();
-            let head = Head {
-                flags: cell.head.flags & !bit::SPECULATIVE,
-                ..cell.head
-            };
-            head.encode(cell.suffix, cell.body, &mut bytes);
-            Ops::new().replace(slot, &bytes)
+            Ops::new().confirm(slot)
         } else {
             Ops::new().prune(&[slot], &[])
         };
@@ -291,6 +290,14 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         chain: &Chain,
         strength: Option<Strength>,
     ) -> Option<Outcome> {
+        // A version that this very command wrote is none that it could have
+        // read: ON CONFLICT comes upon one by its dirty snapshot.
+        if let Some((named, _)) = chain.named
+            && named.cid >= writer.cid
+            && self.version_status(named) == XidStatus::Own
+        {
+            return Some(Outcome::Invisible);
+        }
         let own_lock = chain.locks.iter().any(|held| held.own);
         // KEY SHARE lives beside updates that leave the keys alone: it is the
         // row's key that it protects, and the lock is the key's (rule 8). Every

@@ -4,7 +4,7 @@
 //! Nothing here allocates: rebuilding a page uses the caller's [`Scratch`],
 //! for in the server this runs inside a critical section.
 
-use super::cell::{InnerCell, LeafCell, bit};
+use super::cell::{EntryKind, InnerCell, LeafCell, bit};
 use super::op::{self, Fence, Format, Op};
 use super::{
     AT_LOWER, AT_SIZE, AT_SPECIAL, AT_UPPER, HEADER_BYTES, KEY_BELOW, LAYOUT_VERSION, Page,
@@ -57,7 +57,9 @@ fn apply_one(bytes: &mut [u8], op: Op<'_>, scratch: &mut Scratch) -> Result<(), 
         Op::Format(_) | Op::Links { .. } | Op::Flags { .. } => {}
         Op::Meta { .. } if kind != PageKind::Meta => return Err("not a metapage"),
         Op::Meta { .. } => {}
-        Op::InsertLike { .. } if kind != PageKind::Leaf => return Err("not a leaf"),
+        Op::InsertLike { .. } | Op::Confirm { .. } if kind != PageKind::Leaf => {
+            return Err("not a leaf");
+        }
         _ if !holds_cells => return Err("a page of this kind holds no cells"),
         _ => {}
     }
@@ -90,6 +92,7 @@ fn apply_one(bytes: &mut [u8], op: Op<'_>, scratch: &mut Scratch) -> Result<(), 
         ),
         Op::Replace { slot, cell } => replace(bytes, scratch, slot as usize, cell),
         Op::Prune { remove, freeze } => prune(bytes, scratch, remove, freeze),
+        Op::Confirm { slot } => confirm(bytes, slot as usize),
         Op::Cut {
             keep,
             prefix_len,
@@ -480,6 +483,27 @@ fn insert_like(
         size as u16 | if key_below { KEY_BELOW } else { 0 },
         head,
     );
+    Ok(())
+}
+
+/// Takes SPECULATIVE off a version, in place: the cell keeps its length, so
+/// that there is always room.
+fn confirm(bytes: &mut [u8], slot: usize) -> Result<(), Mismatch> {
+    let page = view(bytes);
+    if slot >= page.slot_count() {
+        return Err("a confirmation beyond the last slot");
+    }
+    let cell = page.slot(slot);
+    let (offset, length) = (cell.offset as usize, cell.length as usize);
+    if offset < page.upper() || offset + length > page.special_at() {
+        return Err("a slot points outside the page's cells");
+    }
+    let decoded = page.leaf_cell(slot, BlockNumber::NONE);
+    let head = decoded.map_err(|_| "the cell cannot be read")?.head;
+    if head.kind() != EntryKind::Put || !head.has(bit::SPECULATIVE) {
+        return Err("not a speculative version");
+    }
+    PageMut { bytes }.put(offset, &[head.flags & !bit::SPECULATIVE]);
     Ok(())
 }
 

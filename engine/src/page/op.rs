@@ -88,6 +88,11 @@ pub enum Op<'a> {
         /// Slots to freeze, `u16` each.
         freeze: &'a [u8],
     },
+    /// Makes the speculative version in `slot` one like any other.
+    Confirm {
+        /// Which.
+        slot: u16,
+    },
     /// Keeps the first `keep` slots under a new upper fence.
     Cut {
         /// How many slots stay.
@@ -144,6 +149,7 @@ const LINKS: u8 = 9;
 const FLAGS: u8 = 10;
 const META: u8 = 11;
 const DELETE: u8 = 12;
+const CONFIRM: u8 = 13;
 
 /// Appends operations to the bytes of one block's change.
 #[derive(Default, Clone, Debug)]
@@ -296,6 +302,14 @@ impl Ops {
                 self.u16(slot.0);
             }
         }
+        self
+    }
+
+    /// Appends [`Op::Confirm`].
+    #[must_use]
+    pub fn confirm(mut self, slot: SlotNumber) -> Ops {
+        self.u8(CONFIRM);
+        self.u16(slot.0);
         self
     }
 
@@ -463,6 +477,7 @@ impl<'a> Reader<'a> {
                 remove: self.run().filter(|list| list.len().is_multiple_of(2))?,
                 freeze: self.run().filter(|list| list.len().is_multiple_of(2))?,
             },
+            CONFIRM => Op::Confirm { slot: self.u16()? },
             CUT => Op::Cut {
                 keep: self.u16()?,
                 prefix_len: self.u16()?,

@@ -13,7 +13,7 @@ use engine::mvcc::batch::Batch;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::write::{Insertion, Outcome, Successor};
 use engine::mvcc::{Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
-use engine::page::cell::EntryKind;
+use engine::page::cell::{EntryKind, bit};
 use shuttle::thread::{JoinHandle, spawn};
 
 use crate::schedule::{exhaust, explore};
@@ -272,6 +272,70 @@ fn a_key_that_two_transactions_insert_is_there_once() {
         assert_eq!(bench.ends_with(HOT + 3), there.then_some(1));
     });
     assert!(seen.all(3), "done, refused as busy, refused as existing");
+}
+
+#[test]
+fn a_speculative_row_is_decided_on_whatever_becomes_of_its_leaf() {
+    let seen = Seen::default();
+    let noted = seen.clone();
+    tell(2, move || {
+        let bench = Bench::new(8);
+        let noted = noted.clone();
+        let key = HOT + 3;
+        let speculates = |keep: bool| {
+            bench.spawn(move |bench, mut session| {
+                session.begin();
+                let body = payload(u8::from(keep));
+                let done = bench.with(&session, |v| {
+                    v.insert(
+                        writer(&session),
+                        &key.to_be_bytes(),
+                        &body,
+                        bit::SPECULATIVE,
+                    )
+                });
+                if let Insertion::Done(written) = &done {
+                    let id = VersionIdBuf {
+                        key: key.to_be_bytes().to_vec(),
+                        sequence: written.sequence,
+                        xmin: session.xid(),
+                    };
+                    let found = bench.with(&session, |v| v.finish_speculative(id.as_ref(), keep));
+                    assert!(found, "nobody else decides");
+                }
+                session.commit();
+                done
+            })
+        };
+        let (keeps, gives_up) = (speculates(true), speculates(false));
+        // Neighbours split the leaf.
+        let splits = bench.spawn(|bench, mut session| {
+            session.begin();
+            for near in [HOT + 1, HOT + 2, HOT + 4, HOT + 5] {
+                let done = bench.insert(&session, near, 9);
+                assert!(matches!(done, Insertion::Done(_)));
+            }
+            session.commit();
+        });
+        let (kept, given_up) = (keeps.join().unwrap(), gives_up.join().unwrap());
+        splits.join().unwrap();
+        let there = match kept {
+            Insertion::Done(_) => true,
+            Insertion::Busy { speculative, .. } => {
+                assert!(speculative, "a row that is given up is never anything else");
+                noted.note(0);
+                false
+            }
+            Insertion::Exists(_) => panic!("nothing else is kept"),
+        };
+        match given_up {
+            Insertion::Done(_) => {}
+            Insertion::Busy { .. } => noted.note(1),
+            Insertion::Exists(_) => noted.note(2),
+        }
+        assert_eq!(bench.ends_with(key), there.then_some(1));
+    });
+    assert!(seen.all(3), "each came upon the other's row");
 }
 
 #[test]

@@ -10,8 +10,7 @@ mod utility;
 
 pub use catalog::index_am_oid;
 pub use relation::{
-    ask_ours, holds_ours, is_ours, may_fire_after_row, may_hold_ours, refuse_on_conflict,
-    register_table_am,
+    ask_ours, holds_ours, is_ours, may_fire_after_row, may_hold_ours, register_table_am,
 };
 
 /// The index access method's name.

@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pgrx::pg_sys;
 
-use crate::error;
-
 /// Our table access methods. There are never more than these two.
 static TABLE_AMS: [AtomicPtr<pg_sys::TableAmRoutine>; 2] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
@@ -104,16 +102,4 @@ pub fn may_fire_after_row(relation: pg_sys::Oid) -> bool {
             })
     })
     .unwrap_or(true)
-}
-
-/// Refuses INSERT … ON CONFLICT into a table of ours in words of its own, before
-/// core stumbles over an index that is not a B-tree. (A leaf that only tuple
-/// routing finds is still left to core's message.)
-pub fn refuse_on_conflict(relation: pg_sys::Oid) {
-    if holds_ours(relation) {
-        error::unsupported(
-            "INSERT … ON CONFLICT into index-organized tables",
-            "Use MERGE, or UPDATE first and INSERT what was not found.",
-        )
-    }
 }

@@ -21,6 +21,7 @@ use rowref::handle::{Handle, HandleError, HandleTable, Lease, LeaseRef};
 
 pub use run::{Need, Needs, during};
 
+use crate::conflict;
 use crate::error;
 use crate::xact::{TransactionEvent, on_transaction_event};
 pub use spill::TemporaryFile;
@@ -48,6 +49,7 @@ pub const UNNAMED: pg_sys::ItemPointerData = pg_sys::ItemPointerData {
 /// Called once, from `_PG_init`.
 pub unsafe fn install() {
     on_transaction_event(transaction_event);
+    conflict::install();
     // SAFETY: as the caller promises.
     unsafe { run::install() };
 }

@@ -116,9 +116,6 @@ impl Work {
                 .filter_map(|number| entries.get(usize::try_from(number).ok()?.checked_sub(1)?));
             for entry in targets {
                 let relation = (**entry).relid;
-                if is_speculative {
-                    ddl::refuse_on_conflict(relation);
-                }
                 self.fires |= ddl::may_fire_after_row(relation);
             }
         }

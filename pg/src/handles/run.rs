@@ -13,6 +13,7 @@ use pgrx::pg_sys;
 use rowref::handle::{LeaseMode, ScopeId};
 
 use super::{memory_limit_bytes, plan, with_table};
+use crate::conflict;
 use crate::hook;
 
 /// How long somebody may come back for a row by its tid.
@@ -171,6 +172,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
             Some(previous) => previous(query, flags),
             None => hook::standard_ExecutorStart(query, flags),
         }
+        conflict::prepare(query, flags);
         if needs != Needs::NOTHING {
             let limit = memory_limit_bytes();
             with_table(|table| {

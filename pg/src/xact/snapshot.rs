@@ -12,6 +12,7 @@ use engine::page::cell::{EntryKind, Head, bit};
 use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
 
 use super::{ServerTransactions, from_server, to_server};
+use crate::conflict;
 use crate::error;
 use crate::ffi;
 
@@ -251,9 +252,9 @@ pub struct DirtyReport {
     pub inserter: Xid,
     /// Who is about to delete it or has updated it away.
     pub deleter: Xid,
-    /// The row is a speculative insertion: its user asks the table for the
-    /// token and waits for that instead (rule 16).
-    pub speculative: bool,
+    /// The row is a speculative insertion under this token: its user waits for
+    /// that instead of the inserter (rule 16). Zero if it is none.
+    pub token: u32,
 }
 
 /// What has committed or is our own, and what others are about to do: a row
@@ -293,18 +294,12 @@ impl DirtySnapshot<'_> {
     const NOTHING: DirtyReport = DirtyReport {
         inserter: Xid::NONE,
         deleter: Xid::NONE,
-        speculative: false,
+        token: 0,
     };
 
     /// What was found with the version seen last.
     pub fn report(&self) -> DirtyReport {
         self.report.get()
-    }
-
-    /// Puts a speculative insertion's token into the server's snapshot.
-    pub fn set_token(&self, token: u32) {
-        // SAFETY: the snapshot is alive, and this session's.
-        unsafe { (*self.snapshot).speculativeToken = token };
     }
 
     /// Forgets what was found: for the start of another key.
@@ -319,7 +314,7 @@ impl DirtySnapshot<'_> {
         unsafe {
             (*self.snapshot).xmin = to_server(report.inserter);
             (*self.snapshot).xmax = to_server(report.deleter);
-            (*self.snapshot).speculativeToken = 0;
+            (*self.snapshot).speculativeToken = report.token;
         }
     }
 }
@@ -338,10 +333,13 @@ impl Snapshot for DirtySnapshot<'_> {
             }
             running_or_done => {
                 let running = running_or_done == XidStatus::InProgress;
+                let token = (running && version.has(bit::SPECULATIVE))
+                    .then(|| conflict::token_of(version.xmin))
+                    .flatten();
                 self.tell(DirtyReport {
                     inserter: if running { version.xmin } else { Xid::NONE },
                     deleter: self.deleter.take_none(),
-                    speculative: running && version.has(bit::SPECULATIVE),
+                    token: token.unwrap_or(0),
                 });
                 Sight::Seen
             }

@@ -21,11 +21,6 @@ alter table t add exclude using btree (n with =);
 \echo :SQLSTATE
 create index concurrently on t (v);
 \echo :SQLSTATE
--- ON CONFLICT
-insert into t values (1, 'again', 0) on conflict do nothing;
-\echo :SQLSTATE
-insert into t values (1, 'again', 0) on conflict (k) do update set v = excluded.v;
-\echo :SQLSTATE
 -- SERIALIZABLE
 begin isolation level serializable;
 select count(*) from t;

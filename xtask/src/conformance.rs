@@ -1,0 +1,184 @@
+//! `cargo xtask conformance`: PostgreSQL's own suites with our tables as the
+//! ones that CREATE TABLE makes, set against heap under another name.
+
+mod classify;
+mod output;
+mod report;
+mod run;
+mod source;
+mod suite;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use rowref_tests::installation::workspace;
+
+use crate::prepare;
+use crate::test::Tally;
+use report::Found;
+use suite::Suite;
+use verdict::Expected;
+
+/// What to run.
+#[derive(Args)]
+pub struct Plan {
+    /// Only this suite.
+    #[arg(long)]
+    suite: Option<Suite>,
+    /// Only these tests (and what they stand on).
+    #[arg(long = "test", value_delimiter = ',')]
+    tests: Vec<String>,
+    /// Only the sample that `cargo xtask test` runs.
+    #[arg(long)]
+    sample: bool,
+    /// Write the expected verdicts from what is found.
+    #[arg(long)]
+    bless: bool,
+}
+
+const SUITES: [Suite; 2] = [Suite::Regress, Suite::Isolation];
+
+/// Runs the chosen tests; true when none is worse than expected.
+pub fn run(am: &str, plan: &Plan) -> Result<bool> {
+    prepare::for_server()?;
+    let source = source::obtain()?;
+    let mut summaries = Vec::new();
+    let mut worse = 0;
+    for suite in SUITES {
+        if plan.suite.is_some_and(|chosen| chosen != suite) {
+            continue;
+        }
+        let wanted = if plan.sample {
+            sample(suite)?
+        } else {
+            plan.tests.clone()
+        };
+        println!("==> {} of PostgreSQL {}", suite.name(), source.version);
+        let (found, summary) = measure(suite, am, &source, &wanted)?;
+        let mut expected = Expected::load(suite)?;
+        let mut complaints = Vec::new();
+        let mut better = Vec::new();
+        for (test, differences) in &found.differences {
+            if let Some(complaint) = expected.complaint(test, differences) {
+                complaints.push(format!("  {test}: {complaint}"));
+            } else if expected.is_better(test, differences) {
+                better.push(test.as_str());
+            }
+        }
+        if plan.bless {
+            expected.adopt(&found.differences);
+            expected.save(suite)?;
+        } else {
+            if !complaints.is_empty() {
+                println!("worse than expected:\n{}", complaints.join("\n"));
+            }
+            if !better.is_empty() {
+                println!(
+                    "better than expected (--bless takes it over): {}",
+                    better.join(" ")
+                );
+            }
+            worse += complaints.len();
+        }
+        summaries.push(format!(
+            "{summary}; {} worse than expected",
+            complaints.len()
+        ));
+    }
+    println!("\n{}", summaries.join("\n"));
+    Ok(worse == 0)
+}
+
+/// One suite with the control and with `am`.
+fn measure(
+    suite: Suite,
+    am: &str,
+    source: &source::Source,
+    wanted: &[String],
+) -> Result<(Found, String)> {
+    let schedule = fs::read_to_string(source.tests.join(suite.name()).join(suite.schedule()))?;
+    let known = suite::scheduled(&schedule);
+    for test in wanted {
+        if !known.contains(test) {
+            bail!("{} has no test \"{test}\"", suite.name());
+        }
+    }
+    let schedule = if wanted.is_empty() {
+        schedule
+    } else {
+        let mut wanted = wanted.to_vec();
+        // The tables that nearly all tests of this suite read.
+        if suite == Suite::Regress {
+            wanted.push("test_setup".into());
+        }
+        suite::restrict(&schedule, &wanted)
+    };
+    let tests = suite::scheduled(&schedule);
+    let keep = workspace().join("target/conformance/results");
+    let folder = |am: &str| keep.join(format!("{}-{am}", suite.name()));
+    let control = run::run(
+        suite,
+        run::CONTROL,
+        source,
+        &schedule,
+        &folder(run::CONTROL),
+    )?;
+    let outcome = run::run(suite, am, source, &schedule, &folder(am))?;
+    let mut differences = BTreeMap::new();
+    for test in &tests {
+        let found = match (control.passed.get(test), outcome.passed.get(test)) {
+            // Both are among the suite's expected outputs.
+            (Some(true), Some(true)) => classify::Differences::default(),
+            _ => classify::compare(&control.printed(test), &outcome.printed(test), am),
+        };
+        differences.insert(test.clone(), found);
+    }
+    let found = Found {
+        tests: tests.len(),
+        differences,
+    };
+    let summary = report::print(suite, am, &found, &control, &outcome);
+    if outcome.stopped > 0 {
+        println!("  {} statements had to be stopped", outcome.stopped);
+    }
+    if !outcome.problems.is_empty() {
+        bail!("{} problems in tables left behind", outcome.problems.len());
+    }
+    Ok((found, summary))
+}
+
+/// The tests of the sample, from `tests/conformance/sample`.
+fn sample(suite: Suite) -> Result<Vec<String>> {
+    let text = fs::read_to_string(workspace().join("tests/conformance/sample"))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.strip_prefix(suite.name())?.strip_prefix(':'))
+        .flat_map(str::split_whitespace)
+        .map(str::to_owned)
+        .collect())
+}
+
+/// The layer of `cargo xtask test`: the sample, each test against what is
+/// expected of it.
+pub fn judge_sample(tally: &mut Tally, am: &str) -> Result<()> {
+    let source = match source::obtain() {
+        Ok(source) => source,
+        Err(error) => {
+            println!("skipped conformance: PostgreSQL's sources cannot be had: {error:#}");
+            return Ok(());
+        }
+    };
+    for suite in SUITES {
+        let (found, summary) = measure(suite, am, &source, &sample(suite)?)?;
+        println!("{summary}");
+        let expected = Expected::load(suite)?;
+        for (test, differences) in &found.differences {
+            let name = format!("conformance {} {test}", suite.name());
+            tally.judge(&name, expected.complaint(test, differences));
+        }
+    }
+    Ok(())
+}
