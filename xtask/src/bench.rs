@@ -3,6 +3,7 @@
 //! `benches/sql/README.md` describes the method.
 
 mod big;
+mod indexes;
 mod load;
 mod meter;
 mod question;
@@ -20,6 +21,19 @@ use crate::{prepare, table};
 pub enum What {
     /// Lookups, ranges, scans, sizes, loads and updates, with targets.
     Core(Core),
+    /// Four secondary indexes: builds, updates, deletes, scans, with targets.
+    Indexes(Indexes),
+}
+
+/// Options of `bench indexes`.
+#[derive(clap::Args)]
+pub struct Indexes {
+    /// Measured repetitions; the median counts.
+    #[arg(long, default_value_t = 3)]
+    repetitions: usize,
+    /// Rows of each table.
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: i64,
 }
 
 /// Options of `bench core`.
@@ -118,7 +132,6 @@ fn middle(mut values: Vec<f64>) -> f64 {
 
 /// Runs the measurements. Missed targets are shown; they do not fail the run.
 pub fn run(am: &str, what: &What) -> Result<bool> {
-    let What::Core(core) = what;
     prepare::for_server()?;
     let options = Options::plain(am)
         .set("shared_buffers", "3GB")
@@ -131,33 +144,46 @@ pub fn run(am: &str, what: &What) -> Result<bool> {
     println!("starting a private server");
     let cluster = Cluster::start(options)?;
     let mut client = cluster.connect("postgres")?;
-    if !core.only_big {
-        let mut lines = Vec::new();
-        load::fill(&mut client, am, core.rows)?;
-        lines.extend(question::compare(&mut client, core.repetitions)?);
-        lines.extend(question::update(&mut client, core.repetitions)?);
-        lines.extend(load::compare(&cluster, &mut client, am, core.repetitions)?);
-        println!();
-        table::print(
-            &["", "heap + btree", am, "ratio", "target", ""],
-            &lines.iter().map(Line::cells).collect::<Vec<_>>(),
-        );
-        let missed = lines
-            .iter()
-            .filter(|line| !line.target.is_met(line.ratio()))
-            .count();
-        let judged = lines
-            .iter()
-            .filter(|line| !matches!(line.target, Target::None))
-            .count();
-        println!("bench core: {} of {judged} targets met", judged - missed);
-    }
-    if core.big.is_some() || core.only_big {
-        big::run(&mut client, am, core.big.unwrap_or(20_000_000))?;
+    match what {
+        What::Core(core) => {
+            if !core.only_big {
+                let mut lines = Vec::new();
+                load::fill(&mut client, am, core.rows)?;
+                lines.extend(question::compare(&mut client, core.repetitions)?);
+                lines.extend(question::update(&mut client, core.repetitions)?);
+                lines.extend(load::compare(&cluster, &mut client, am, core.repetitions)?);
+                report("core", am, &lines);
+            }
+            if core.big.is_some() || core.only_big {
+                big::run(&mut client, am, core.big.unwrap_or(20_000_000))?;
+            }
+        }
+        What::Indexes(Indexes { repetitions, rows }) => {
+            let lines = indexes::compare(&cluster, &mut client, am, *rows, *repetitions)?;
+            report("indexes", am, &lines);
+        }
     }
     drop(client);
     cluster.finish()?;
     Ok(true)
+}
+
+/// Prints the lines, and how many targets are met.
+fn report(name: &str, am: &str, lines: &[Line]) {
+    println!();
+    table::print(
+        &["", "heap + btree", am, "ratio", "target", ""],
+        &lines.iter().map(Line::cells).collect::<Vec<_>>(),
+    );
+    let judged: Vec<_> = lines
+        .iter()
+        .filter(|line| !matches!(line.target, Target::None))
+        .collect();
+    let met = judged
+        .iter()
+        .filter(|line| line.target.is_met(line.ratio()))
+        .count();
+    println!("bench {name}: {met} of {} targets met", judged.len());
 }
 
 /// Id of the session's server process.
