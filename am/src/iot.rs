@@ -106,6 +106,10 @@ impl TableAm for Iot {
         })
     }
 
+    fn rank(&self, key: &[u8]) -> Result<f64> {
+        self.0.with(|v| v.tree.rank(key))
+    }
+
     fn sample_block(
         &self,
         block: BlockNumber,

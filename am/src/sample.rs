@@ -28,6 +28,10 @@ pub unsafe extern "C-unwind" fn analyze_block<A: TableAm>(
             .or_raise(relation);
         state.next = 0;
         state.dead = held.unwrap_or(0);
+        if !state.batch.is_empty() {
+            let rank = state.table.rank(state.batch.row(0).key).or_raise(relation);
+            state.rank = (rank * f64::from(RANK_MAX)) as u32;
+        }
         held.is_some()
     }
 }
@@ -53,8 +57,9 @@ pub unsafe extern "C-unwind" fn analyze_tuple<A: TableAm>(
         state.next += 1;
         *live += 1.0;
         // ANALYZE sorts its sample by tid, and takes that for the physical
-        // order: rows of a block are handed out in the order of their keys.
-        let tid = physical(state.batch.block, state.next);
+        // order. What counts for a scan that fetches rows by key is the order
+        // of keys, wherever the blocks are.
+        let tid = physical(state.rank, state.next);
         slot::store_borrowed(
             slot,
             state.table.layout(),
@@ -67,6 +72,9 @@ pub unsafe extern "C-unwind" fn analyze_tuple<A: TableAm>(
         true
     }
 }
+
+/// The greatest block number that is one, and not the mark of none.
+const RANK_MAX: u32 = u32::MAX - 1;
 
 /// A tid that says where a row stood when it was sampled, and no more.
 fn physical(block: u32, nth: usize) -> pg_sys::ItemPointerData {

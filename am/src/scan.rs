@@ -39,6 +39,8 @@ pub struct ScanState<A: TableAm> {
     pub dead: usize,
     /// The block that a sequential sample looks at next.
     pub sample_next: u32,
+    /// How far into the table the block at hand is, of `u32::MAX`.
+    pub rank: u32,
     /// The ring through which a large scan reads.
     strategy: pg_sys::BufferAccessStrategy,
 }
@@ -94,6 +96,7 @@ pub unsafe extern "C-unwind" fn begin<A: TableAm>(
             next: 0,
             dead: 0,
             sample_next: 0,
+            rank: 0,
             handles: row_handle::needed(),
             strategy,
         };

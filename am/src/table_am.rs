@@ -85,6 +85,9 @@ pub trait TableAm: Sized + 'static {
         batch: &mut Batch,
     ) -> Result<bool>;
 
+    /// The fraction of the table that lies before a key, roughly.
+    fn rank(&self, key: &[u8]) -> Result<f64>;
+
     /// Copies the rows of one block, for samples; `None` if it holds none.
     fn sample_block(
         &self,

@@ -14,6 +14,7 @@ mod measure;
 mod merge;
 mod meta;
 mod plan;
+mod rank;
 mod run;
 pub mod search;
 mod split;

@@ -225,6 +225,23 @@ fn bulk_built_trees_hold_what_was_added() {
 }
 
 #[test]
+fn keys_rank_in_their_order_whatever_order_they_came_in() {
+    let store = ordered_store(256);
+    let tree = Tree::new(&store, &Bytewise);
+    let keys: Vec<u32> = (0..2000).map(|n| n * 7919 % 2000).collect();
+    for key in &keys {
+        put(&tree, put_head(1), &number_key(*key), b"body").unwrap();
+    }
+    let ranks: Vec<f64> = (0..2000)
+        .map(|key| tree.rank(&number_key(key)).unwrap())
+        .collect();
+    assert!(ranks.is_sorted());
+    assert_eq!(ranks[0], 0.0);
+    assert!(ranks[1999] > 0.9 && ranks[1999] < 1.0);
+    assert!((ranks[1000] - 0.5).abs() < 0.25, "{}", ranks[1000]);
+}
+
+#[test]
 fn an_unfinished_bulk_build_is_nobodys_tree() {
     let store = MemStore::recording(256);
     let mut bulk = Bulk::new(&store, &Bytewise, b"").unwrap();
