@@ -1,7 +1,6 @@
 //! Fetching single rows: by hand-off from an index scan, and by handle.
 
 use crate::by_reference::ByReference;
-use crate::isolation;
 use crate::modify::handle_of;
 use crate::open::open;
 use crate::row_handle;
@@ -22,7 +21,6 @@ use std::rc::Rc;
 pub unsafe extern "C-unwind" fn index_begin(
     relation: pg_sys::Relation,
 ) -> *mut pg_sys::IndexFetchTableData {
-    isolation::refuse_serializable(relation);
     // SAFETY: an open relation.
     unsafe { RowFetch::begin(relation) }
 }

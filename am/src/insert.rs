@@ -1,7 +1,6 @@
 //! Inserting rows, one by one and in batches.
 
 use crate::decoding;
-use crate::isolation;
 use crate::open::open;
 use crate::row_id;
 use crate::table_am::TableAm;
@@ -127,7 +126,6 @@ pub unsafe extern "C-unwind" fn tuple_insert<A: TableAm>(
     _options: i32,
     _bistate: *mut pg_sys::BulkInsertStateData,
 ) {
-    isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
         let table = open::<A>(relation);
@@ -184,7 +182,6 @@ pub unsafe extern "C-unwind" fn multi_insert<A: TableAm>(
     _options: i32,
     _bistate: *mut pg_sys::BulkInsertStateData,
 ) {
-    isolation::refuse_serializable(relation);
     // SAFETY: the server passes nslots live slots.
     unsafe {
         let table = open::<A>(relation);

@@ -12,7 +12,6 @@ mod estimate;
 mod fetch;
 mod insert;
 mod iot;
-mod isolation;
 mod modify;
 mod open;
 mod organize;

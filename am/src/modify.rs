@@ -2,7 +2,6 @@
 
 use crate::decoding;
 use crate::insert::{encode_as_is, insert_row, writer};
-use crate::isolation;
 use crate::open::open;
 use crate::row_handle;
 use crate::table_am::TableAm;
@@ -283,7 +282,6 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
     tmfd: *mut pg_sys::TM_FailureData,
     changing_partition: bool,
 ) -> pg_sys::TM_Result::Type {
-    isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
         let table = open::<A>(relation);
@@ -344,7 +342,6 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
     lockmode: *mut pg_sys::LockTupleMode::Type,
     update_indexes: *mut bool,
 ) -> pg_sys::TM_Result::Type {
-    isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
         *update_indexes = false;
@@ -515,7 +512,6 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
     flags: u8,
     tmfd: *mut pg_sys::TM_FailureData,
 ) -> pg_sys::TM_Result::Type {
-    isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
         (*tmfd).traversed = false;

@@ -19,6 +19,7 @@ use engine::mvcc::write::Written;
 use pg::error::{OrRaise, unsupported};
 use pg::row::Organization;
 use pg::slot;
+use pg::store::lose_pages;
 use pg::xact::{SelfSnapshot, ServerSnapshot};
 use pgrx::{pg_sys, pg_sys::ffi::pg_guard_ffi_boundary as guarded};
 
@@ -73,6 +74,7 @@ unsafe fn anew<A: TableAm>(
                 "Add the primary key with ALTER TABLE, which locks the table.",
             );
         }
+        lose_pages(table);
         let spool = read_out::<A>(table);
         // Always new storage, even where the old one is new itself: only so
         // does an unlogged table's init fork know the key as well.

@@ -1,6 +1,5 @@
 //! Sequential scans, parallel ones too.
 
-use crate::isolation;
 use crate::open::open_with;
 use crate::parallel;
 use crate::row_handle;
@@ -11,6 +10,7 @@ use engine::mvcc::scan::{Direction, Range};
 use pg::error::OrRaise;
 use pg::memory::ContextOwned;
 use pg::slot;
+use pg::store::lock_relation;
 use pg::xact::{SelfSnapshot, ServerSnapshot};
 use pgrx::{pg_guard, pg_sys};
 
@@ -69,11 +69,17 @@ pub unsafe extern "C-unwind" fn begin<A: TableAm>(
     pscan: pg_sys::ParallelTableScanDesc,
     flags: u32,
 ) -> pg_sys::TableScanDesc {
-    isolation::refuse_serializable(relation);
     assert!(nkeys == 0, "only catalog scans have scan keys");
     // SAFETY: the server passes open relations and live snapshots, and keeps
     // both until `scan_end`.
     unsafe {
+        // Before the first row is looked for: what is put in from then on, on
+        // whichever leaf, is found to conflict (rule 22).
+        if flags & (pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_TYPE_SAMPLESCAN)
+            != 0
+        {
+            lock_relation(relation, snapshot);
+        }
         pg_sys::RelationIncrementReferenceCount(relation);
         let large =
             pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM)

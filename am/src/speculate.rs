@@ -2,7 +2,6 @@
 
 use crate::decoding;
 use crate::insert::{count_inserts, encode, name_row, patiently, writer};
-use crate::isolation;
 use crate::open::open;
 use crate::row_handle;
 use crate::table_am::TableAm;
@@ -22,7 +21,6 @@ pub unsafe extern "C-unwind" fn insert_speculative<A: TableAm>(
     _bistate: *mut pg_sys::BulkInsertStateData,
     token: u32,
 ) {
-    isolation::refuse_serializable(relation);
     // SAFETY: the server's arguments are live.
     unsafe {
         let table = open::<A>(relation);

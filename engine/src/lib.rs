@@ -13,6 +13,7 @@ pub mod error;
 pub mod mem;
 pub mod mvcc;
 pub mod page;
+pub mod predicate;
 pub mod record;
 pub mod store;
 pub mod types;

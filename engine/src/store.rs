@@ -4,6 +4,7 @@
 use std::ops::Deref;
 
 use crate::error::Result;
+use crate::predicate::Predicates;
 use crate::record::Record;
 use crate::types::{BlockNumber, SlotNumber, Xid};
 
@@ -30,7 +31,7 @@ pub struct Hint {
 /// A guard shows the page's bytes *behind the LSN* (`page_size() - LSN_BYTES`
 /// of them); [`crate::page::Page`] gives them meaning. Dropping a guard
 /// releases lock and pin and does nothing else.
-pub trait PageStore {
+pub trait PageStore: Predicates {
     /// A page that others may read as well.
     type Shared<'s>: Deref<Target = [u8]>
     where

@@ -36,7 +36,7 @@ pub fn routine() -> *mut pg_sys::IndexAmRoutine {
     am.amsearchnulls = true;
     am.amstorage = false;
     am.amclusterable = true;
-    am.ampredlocks = false;
+    am.ampredlocks = true;
     am.amcanparallel = true;
     // INCLUDE is refused by `build`, with a better message than core has.
     am.amcaninclude = true;

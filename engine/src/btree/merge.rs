@@ -117,6 +117,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             .change(right_block, right_ops)
             .change(parent_block, parent_ops);
         pages.extend([&mut left, &mut right, &mut parent]);
+        // What would have gone to the left leaf goes to the right one now.
+        self.store.leaf_merged(left_block, right_block);
         self.store.commit(&record, &mut pages);
         drop(left);
         self.store.offer(left_block);

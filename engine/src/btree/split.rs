@@ -7,7 +7,7 @@ use super::{Tree, insert, point};
 use crate::compare::Compare;
 use crate::error::{Error, Result};
 use crate::page::op::{Format, Ops};
-use crate::page::{Page, Position, flag};
+use crate::page::{Page, PageKind, Position, flag};
 use crate::record::{Record, RecordKind};
 use crate::store::PageStore;
 use crate::types::SlotNumber;
@@ -94,6 +94,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let mut right = self.store.allocate()?;
         let right_block = self.store.block_of(&right);
         let page = Page::open(left, left_block)?;
+        let page_kind = page.kind();
         let old_block = page.right();
         let mut old_right = if old_block.is_some() {
             let guard = self.store.lock(old_block)?;
@@ -147,6 +148,9 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         if let Some(old_right) = old_right.as_mut() {
             record = record.change(old_block, Ops::new().links(Some(right_block), None));
             pages.push(old_right);
+        }
+        if page_kind == PageKind::Leaf {
+            self.store.leaf_split(left_block, right_block);
         }
         self.store.commit(&record, &mut pages);
         self.store.pace(point::SPLIT_BEFORE_DOWNLINK);

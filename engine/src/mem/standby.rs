@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::log::{Entry, Lsn};
 use super::store::{Exclusive, MemStore, Shared};
 use crate::error::{Error, Result};
+use crate::predicate::Predicates;
 use crate::record::Record;
 use crate::store::{Hint, PageStore};
 use crate::types::{BlockNumber, Xid};
@@ -173,6 +174,8 @@ impl Standby {
         }
     }
 }
+
+impl Predicates for Standby {}
 
 impl PageStore for Standby {
     type Shared<'s> = Reading<'s>;

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::page::apply::{Scratch, apply};
 use crate::page::cell::{LeafCell, bit};
 use crate::page::{Page, PageKind};
+use crate::predicate::Predicates;
 use crate::record::Record;
 use crate::store::{Hint, LSN_BYTES, PageStore};
 use crate::types::{BlockNumber, Xid};
@@ -354,6 +355,8 @@ impl MemStore {
         }
     }
 }
+
+impl Predicates for MemStore {}
 
 impl PageStore for MemStore {
     type Shared<'s> = Shared;

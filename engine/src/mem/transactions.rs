@@ -370,6 +370,7 @@ impl TestSession {
             running,
             own: self.stack.first().copied(),
             curcid: self.cid,
+            tracked: false,
         }
     }
 }
@@ -394,6 +395,7 @@ pub struct TestSnapshot {
     running: BTreeSet<u32>,
     own: Option<Xid>,
     curcid: CommandId,
+    tracked: bool,
 }
 
 impl TestSnapshot {
@@ -405,6 +407,24 @@ impl TestSnapshot {
     /// Nothing from it on had begun.
     pub fn xmax(&self) -> Xid {
         self.xmax
+    }
+
+    /// The same snapshot of a serializable transaction.
+    #[must_use]
+    pub fn tracked(mut self) -> TestSnapshot {
+        self.tracked = true;
+        self
+    }
+
+    /// Lets it see the transaction's own commands as far as a later snapshot of
+    /// the same transaction does.
+    pub fn advance(&mut self, later: &TestSnapshot) {
+        self.curcid = later.curcid;
+    }
+
+    /// Whether it sees what another transaction has written, if that commits.
+    pub fn sees(&self, xid: Xid) -> bool {
+        !self.takes_for_running(xid)
     }
 
     fn takes_for_running(&self, xid: Xid) -> bool {
@@ -453,5 +473,9 @@ impl Snapshot for TestSnapshot {
             },
             XidStatus::Own | XidStatus::InProgress => Judgement::known(Sight::TooNew),
         }
+    }
+
+    fn is_tracked(&self) -> bool {
+        self.tracked
     }
 }

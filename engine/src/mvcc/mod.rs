@@ -87,6 +87,12 @@ pub trait Snapshot {
     fn is_stable(&self) -> bool {
         true
     }
+
+    /// Whether what is read under it is told to the store (rule 22): a
+    /// serializable transaction's snapshot.
+    fn is_tracked(&self) -> bool {
+        false
+    }
 }
 
 /// Row lock strengths, weakest first, as PostgreSQL has them.

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::page::Page;
 use crate::page::cell::{EntryKind, Head, LeafCell};
 use crate::store::{Hint, PageStore};
-use crate::types::{BlockNumber, Sequence, SlotNumber};
+use crate::types::{BlockNumber, Sequence, SlotNumber, Xid};
 
 /// What a walk along one key's versions found on one page.
 pub(super) enum Found<'p> {
@@ -27,15 +27,48 @@ pub(super) fn goes_on<C: Compare>(page: Page<'_>, key: &[u8], compare: &C) -> Op
     (compare.compare(high.key, key).is_eq()).then_some(sequence)
 }
 
-/// Notes what a judgement taught, at most a page's worth.
-#[inline]
-pub(super) fn learn(hints: &mut Vec<Hint>, slot: usize, head: Head, judgement: Judgement) {
-    if let Some(committed) = judgement.learned {
-        hints.push(Hint {
-            slot: SlotNumber(slot as u16),
-            xid: head.xmin,
-            committed,
-        });
+/// What the judgements on a page taught, at most a page's worth, to be handed
+/// over once it is let go of ([`Versioned::note`]).
+pub(super) struct Lessons {
+    hints: Vec<Hint>,
+    /// Whether the store wants to hear of versions that were passed over.
+    tracked: bool,
+    /// The writers of those that were too new.
+    too_new: Vec<Xid>,
+}
+
+impl Lessons {
+    pub fn of(snapshot: &impl Snapshot) -> Lessons {
+        Lessons {
+            hints: Vec::new(),
+            tracked: snapshot.is_tracked(),
+            too_new: Vec::new(),
+        }
+    }
+
+    /// Notes how a version was judged; whether it is the one that is seen.
+    #[inline]
+    pub fn note(&mut self, slot: usize, head: Head, judgement: Judgement) -> bool {
+        if let Some(committed) = judgement.learned {
+            self.hints.push(Hint {
+                slot: SlotNumber(slot as u16),
+                xid: head.xmin,
+                committed,
+            });
+        }
+        let seen = judgement.sight == Sight::Seen;
+        if !seen && self.tracked {
+            self.pass(head, judgement.sight);
+        }
+        seen
+    }
+
+    /// Notes a version that was passed over.
+    #[cold]
+    pub fn pass(&mut self, head: Head, sight: Sight) {
+        if sight == Sight::TooNew && !self.too_new.contains(&head.xmin) {
+            self.too_new.push(head.xmin);
+        }
     }
 }
 
@@ -47,7 +80,7 @@ pub(super) fn newest_seen<'p, C: Compare>(
     key: &[u8],
     snapshot: &impl Snapshot,
     compare: &C,
-    hints: &mut Vec<Hint>,
+    lessons: &mut Lessons,
 ) -> Result<Found<'p>> {
     let count = page.slot_count();
     let mut same = slot < count && search::matches(page, slot, block, key, compare)?;
@@ -55,8 +88,7 @@ pub(super) fn newest_seen<'p, C: Compare>(
         let cell = page.leaf_cell(slot, block)?;
         if cell.head.is_version() {
             let judgement = snapshot.judge(cell.head);
-            learn(hints, slot, cell.head, judgement);
-            if judgement.sight == Sight::Seen {
+            if lessons.note(slot, cell.head, judgement) {
                 return Ok(Found::Version(slot, cell));
             }
         }
@@ -96,7 +128,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// there is one. No lock is held on return.
     pub fn get(&self, key: &[u8], snapshot: &impl Snapshot, into: &mut Batch) -> Result<bool> {
         let mut target = Target::Before(key);
-        let mut hints = Vec::new();
+        let mut lessons = Lessons::of(snapshot);
         loop {
             let guard = self.tree.leaf(target)?;
             let block = self.tree.store.block_of_shared(&guard);
@@ -109,8 +141,9 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 key,
                 snapshot,
                 self.tree.compare,
-                &mut hints,
+                &mut lessons,
             )?;
+            self.key_is_read(key, block, &found, snapshot);
             let (done, next) = match found {
                 Found::Version(slot, cell) if cell.head.kind() == EntryKind::Put => {
                     into.block = block.0;
@@ -127,7 +160,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 Found::GoesOn(sequence) => (None, Some(sequence)),
             };
             drop(guard);
-            self.note(block, &mut hints);
+            self.note(block, &mut lessons);
             if let Some(found) = done {
                 return Ok(found);
             }
@@ -162,11 +195,41 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         Ok(true)
     }
 
+    /// Tells the store what was found under a key on a leaf that is locked
+    /// (rule 22). It has to be found on the key's first leaf, for that is where
+    /// the next version is put; else that leaf was told before it was let go of.
+    #[inline]
+    fn key_is_read(
+        &self,
+        key: &[u8],
+        leaf: BlockNumber,
+        found: &Found<'_>,
+        snapshot: &impl Snapshot,
+    ) {
+        if !snapshot.is_tracked() {
+            return;
+        }
+        let store = self.tree.store;
+        match found {
+            _ if !self.tree.compare.ordered() => store.leaf_read(leaf),
+            Found::GoesOn(_) => store.leaf_read(leaf),
+            Found::Version(_, cell) if cell.head.kind() == EntryKind::Put => {
+                store.key_read(key, Some(cell.head.sequence));
+            }
+            Found::Version(..) | Found::None => store.key_read(key, None),
+        }
+    }
+
     /// Hands over what was learned of writers, with no lock held.
-    pub(super) fn note(&self, block: BlockNumber, hints: &mut Vec<Hint>) {
-        if !hints.is_empty() {
-            self.tree.store.hint(block, hints);
-            hints.clear();
+    #[inline]
+    pub(super) fn note(&self, block: BlockNumber, lessons: &mut Lessons) {
+        if !lessons.hints.is_empty() {
+            self.tree.store.hint(block, &lessons.hints);
+            lessons.hints.clear();
+        }
+        if lessons.tracked {
+            self.tree.store.too_new(&lessons.too_new);
+            lessons.too_new.clear();
         }
     }
 }

@@ -67,6 +67,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             if at_end && super::read::goes_on(page, key, compare).is_some() {
                 break;
             }
+            self.tree.store.key_written(key, None);
             entries.push(RunEntry { head, key, body });
             bytes += key.len() + body.len();
             if bytes > self.tree.store.page_size() {
@@ -76,6 +77,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         if entries.is_empty() {
             return Ok(0);
         }
+        self.tree.store.leaf_written(block);
         let put = self.tree.put_run(leaf, &entries)?;
         written.extend((0..put).map(|_| Written {
             sequence: Sequence::FIRST,

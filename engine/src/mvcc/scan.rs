@@ -6,14 +6,14 @@
 //! the scan runs.
 
 use super::batch::{Batch, Prefix};
-use super::read::{Found, goes_on, learn, newest_seen, same_key_follows};
-use super::{Sight, Snapshot, Transactions, Versioned};
+use super::read::{Found, Lessons, goes_on, newest_seen, same_key_follows};
+use super::{Snapshot, Transactions, Versioned};
 use crate::btree::{Target, search};
 use crate::compare::Compare;
 use crate::error::{Error, Result};
 use crate::page::cell::{EntryKind, LeafCell};
 use crate::page::{Page, PageKind, Position, PositionBuf};
-use crate::store::{Hint, LSN_BYTES, PageStore};
+use crate::store::{LSN_BYTES, PageStore};
 use crate::types::{BlockNumber, Sequence};
 use std::cmp::Ordering;
 
@@ -236,7 +236,10 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         snapshot: &impl Snapshot,
         batch: &mut Batch,
     ) -> Result<()> {
-        let mut hints = Vec::new();
+        let mut lessons = Lessons::of(snapshot);
+        if snapshot.is_tracked() {
+            self.tree.store.leaf_read(block);
+        }
         batch.block = block.0;
         let page = Page::open(&guard, block)?;
         let follow = copy_slots(
@@ -248,7 +251,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             snapshot,
             self.tree.compare,
             batch,
-            &mut hints,
+            &mut lessons,
         )?;
         let follow = follow
             .filter(|(key, _)| {
@@ -258,7 +261,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             })
             .map(|(key, sequence)| (key.to_vec(), sequence));
         drop(guard);
-        self.note(block, &mut hints);
+        self.note(block, &mut lessons);
         if let Some((key, sequence)) = follow {
             self.follow(&key, sequence, snapshot, batch)?;
         }
@@ -275,14 +278,14 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         batch: &mut Batch,
     ) -> Result<()> {
         let compare = self.tree.compare;
-        let mut hints = Vec::new();
+        let mut lessons = Lessons::of(snapshot);
         loop {
             let target = Target::At(key, sequence);
             let guard = self.tree.leaf(target)?;
             let block = self.tree.store.block_of_shared(&guard);
             let page = Page::open(&guard, block)?;
             let slot = search::lower_bound(page, block, target, compare)?;
-            let next = match newest_seen(page, block, slot, key, snapshot, compare, &mut hints)? {
+            let next = match newest_seen(page, block, slot, key, snapshot, compare, &mut lessons)? {
                 Found::Version(_, cell) => {
                     if cell.head.kind() == EntryKind::Put {
                         batch.push(key, &[], cell.body, cell.head);
@@ -293,7 +296,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 Found::GoesOn(next) => Some(next),
             };
             drop(guard);
-            self.note(block, &mut hints);
+            self.note(block, &mut lessons);
             match next {
                 Some(next) => sequence = next,
                 None => return Ok(()),
@@ -360,7 +363,7 @@ fn copy_slots<'p, C: Compare>(
     snapshot: &impl Snapshot,
     compare: &C,
     batch: &mut Batch,
-    hints: &mut Vec<Hint>,
+    lessons: &mut Lessons,
 ) -> Result<Option<(&'p [u8], Sequence)>> {
     let prefix = Prefix::new(page.prefix());
     let mut slot = from;
@@ -390,8 +393,7 @@ fn copy_slots<'p, C: Compare>(
         {
             // The short way: the only version of its key.
             let judgement = snapshot.judge(cell.head);
-            learn(hints, slot, cell.head, judgement);
-            decided_last = judgement.sight == Sight::Seen;
+            decided_last = lessons.note(slot, cell.head, judgement);
             if decided_last && cell.head.kind() == EntryKind::Put {
                 // The key's rest and the payload are the cell's end, and the
                 // page goes on behind it.
@@ -409,8 +411,7 @@ fn copy_slots<'p, C: Compare>(
         let is_version = cell.head.is_version();
         if !decided && is_version {
             let judgement = snapshot.judge(cell.head);
-            learn(hints, slot, cell.head, judgement);
-            decided = judgement.sight == Sight::Seen;
+            decided = lessons.note(slot, cell.head, judgement);
             if decided && cell.head.kind() == EntryKind::Put {
                 let suffix = match cell.suffix {
                     Some(suffix) => suffix,

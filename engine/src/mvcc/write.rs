@@ -4,6 +4,7 @@
 //! for whom, lets go of everything, waits, and comes again (rule 10).
 
 use super::chain::{Chain, Newer};
+use super::read::Lessons;
 use super::{
     Sight, Snapshot, Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer, XidStatus,
 };
@@ -105,14 +106,14 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let leaf = self.tree.leaf_exclusive(Target::Before(key))?;
         let chain = self.chain(&leaf, key, None)?;
         match &chain.newer {
-            Newer::None => {}
-            Newer::Own(head) if head.kind() == EntryKind::Put => {
+            Newer::Own(head) | Newer::Committed(head, _) if head.kind() == EntryKind::Put => {
+                // Two who both found the key missing and both insert it depend
+                // on each other, which tells the loser more than that the key
+                // is there now.
+                self.is_written(&leaf, key, None);
                 return Ok(Insertion::Exists(*head));
             }
-            Newer::Committed(head, _) if head.kind() == EntryKind::Put => {
-                return Ok(Insertion::Exists(*head));
-            }
-            Newer::Own(_) | Newer::Committed(..) => {}
+            Newer::None | Newer::Own(_) | Newer::Committed(..) => {}
             Newer::InProgress(head) => {
                 return Ok(Insertion::Busy {
                     xid: head.xmin,
@@ -120,6 +121,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                 });
             }
         }
+        self.is_written(&leaf, key, None);
         let head = Head {
             flags: EntryKind::Put as u8 | flags,
             xmin: writer.xid,
@@ -165,6 +167,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         if !acceptable(named) {
             return Ok(Outcome::Updated(named, None));
         }
+        self.is_written(&leaf, id.key, Some(id.sequence));
         match slot {
             Some(slot) => {
                 let block = self.tree.store.block_of(&leaf.guard);
@@ -234,17 +237,28 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// was born under the key later is another one.
     pub fn latest(&self, id: VersionId<'_>, snapshot: &impl Snapshot) -> Result<VersionIdBuf> {
         let mut latest = id.to_buf();
+        let mut lessons = Lessons::of(snapshot);
         loop {
             let key = latest.key.clone();
             let leaf = self.tree.leaf_exclusive(Target::Before(&key))?;
+            let block = leaf.block(self.tree.store);
+            if snapshot.is_tracked() {
+                self.tree.store.leaf_read(block);
+            }
             let chain = self.chain(&leaf, &key, Some(latest.as_ref()))?;
+            drop(leaf);
             let (Newer::Own(head) | Newer::InProgress(head) | Newer::Committed(head, _)) =
                 chain.newer
             else {
                 return Ok(latest);
             };
+            let sight = snapshot.judge(head).sight;
+            if snapshot.is_tracked() {
+                lessons.pass(head, sight);
+                self.note(block, &mut lessons);
+            }
             match chain.next {
-                Some(next) if snapshot.judge(head).sight == Sight::Seen => latest = next,
+                Some(next) if sight == Sight::Seen => latest = next,
                 _ => return Ok(latest),
             }
         }
@@ -346,6 +360,13 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                 version: None,
                 own_lock,
             })
+    }
+
+    /// Tells the store that a version is about to be put under a key whose
+    /// first leaf is locked (rule 22), wherever on that leaf or behind it.
+    fn is_written(&self, leaf: &Leaf<'t, S>, key: &[u8], over: Option<Sequence>) {
+        self.tree.store.key_written(key, over);
+        self.tree.store.leaf_written(leaf.block(self.tree.store));
     }
 
     /// Puts a version whose place is known, pruning and splitting as needed.

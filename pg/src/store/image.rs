@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ops::Deref;
 use std::rc::Rc;
 
+use engine::predicate::Predicates;
 use engine::record::Record;
 use engine::store::{Hint, LSN_BYTES, PageStore};
 use engine::{BlockNumber, Error, Result};
@@ -99,6 +100,9 @@ impl ImageStore {
         }))
     }
 }
+
+// Nobody else knows these pages.
+impl Predicates for ImageStore {}
 
 impl PageStore for ImageStore {
     type Shared<'s> = ImagePage;

@@ -9,12 +9,14 @@ mod create;
 mod guard;
 mod hint;
 mod image;
+mod predicate;
 
 pub use crate::version::server::{RelationFile, copy_files, file_number, file_of, has_storage};
 pub(crate) use commit::{apply_in_scratch, with_scratch};
 pub use create::create_storage;
 pub use guard::{ExclusivePage, SharedPage};
 pub use image::ImageStore;
+pub use predicate::{lock_relation, lose_pages};
 
 use engine::record::Record;
 use engine::store::{Hint, PageStore};

@@ -14,6 +14,7 @@ pub use snapshot::{
     ServerSnapshot,
 };
 pub use status::ServerTransactions;
+pub(crate) use wait::hash_of;
 pub use wait::{KeyLock, WaitPolicy, wait_for, wait_for_token};
 
 use engine::{CommandId, Xid};
@@ -30,6 +31,13 @@ pub fn assign_xid() -> Xid {
 pub fn current_command() -> CommandId {
     // SAFETY: called within a transaction.
     CommandId(unsafe { pg_sys::GetCurrentCommandId(true) })
+}
+
+/// Whether this transaction is SERIALIZABLE.
+#[inline]
+pub fn is_serializable() -> bool {
+    // SAFETY: a plain variable of this backend.
+    unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32 }
 }
 
 /// The engine's xid as the server's.

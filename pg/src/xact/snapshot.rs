@@ -11,7 +11,7 @@ use engine::mvcc::{Judgement, Sight, Snapshot, Transactions, XidStatus};
 use engine::page::cell::{EntryKind, Head, bit};
 use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
 
-use super::{ServerTransactions, from_server, to_server};
+use super::{ServerTransactions, from_server, is_serializable, to_server};
 use crate::conflict;
 use crate::error;
 use crate::ffi;
@@ -77,6 +77,11 @@ impl Snapshot for ServerSnapshot<'_> {
     fn is_stable(&self) -> bool {
         matches!(self, ServerSnapshot::Mvcc(_))
     }
+
+    #[inline]
+    fn is_tracked(&self) -> bool {
+        matches!(self, ServerSnapshot::Mvcc(snapshot) if snapshot.is_tracked)
+    }
 }
 
 /// What a snapshot makes of a writer that is not us.
@@ -94,6 +99,8 @@ pub struct MvccSnapshot<'s> {
     xmax: Xid,
     /// The last writer asked about. Under one snapshot the answer stands.
     last: Cell<(Xid, Writer)>,
+    /// Whether reads under it are told to the store (rule 22).
+    is_tracked: bool,
     borrowed: PhantomData<&'s ()>,
 }
 
@@ -108,6 +115,7 @@ impl MvccSnapshot<'_> {
             xmin: from_server(xmin),
             xmax: from_server(xmax),
             last: Cell::new((Xid::NONE, Writer::Aborted)),
+            is_tracked: is_serializable(),
             borrowed: PhantomData,
         }
     }
@@ -182,6 +190,11 @@ impl Snapshot for MvccSnapshot<'_> {
                 learned: Some(false),
             },
         }
+    }
+
+    #[inline]
+    fn is_tracked(&self) -> bool {
+        self.is_tracked
     }
 }
 

@@ -142,7 +142,7 @@ fn mode_of(strength: Strength) -> pg_sys::LOCKMODE {
 }
 
 /// 64-bit FNV-1a with a final mix, so that its low bits depend on all bytes.
-fn hash_of(key: &[u8]) -> u64 {
+pub(crate) fn hash_of(key: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in key {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);

@@ -21,15 +21,6 @@ alter table t add exclude using btree (n with =);
 \echo :SQLSTATE
 create index concurrently on t (v);
 \echo :SQLSTATE
--- SERIALIZABLE
-begin isolation level serializable;
-select count(*) from t;
-\echo :SQLSTATE
-rollback;
-begin isolation level serializable;
-insert into t values (3, 'three', 3);
-\echo :SQLSTATE
-rollback;
 -- a key too long for a page
 create table long_key (k text primary key) using iot;
 insert into long_key select string_agg(md5(i::text), '') from generate_series(1, 200) i;

@@ -5,6 +5,7 @@ use super::*;
 use crate::error::Error;
 use crate::mem::store::{Exclusive, Shared};
 use crate::page::op::Ops;
+use crate::predicate::Predicates;
 use crate::record::Record;
 use crate::store::Hint;
 use crate::types::SlotNumber;
@@ -15,6 +16,8 @@ struct Limited {
     store: MemStore,
     allocations_left: AtomicU32,
 }
+
+impl Predicates for Limited {}
 
 impl PageStore for Limited {
     type Shared<'s> = Shared;
