@@ -2,9 +2,11 @@
 //! and what other sessions need to know of a speculative insertion.
 //!
 //! `README.md` beside this file argues the protocol. `arbiters` opens a
-//! target's indexes in core's place, `token` tells others whom to wait for.
+//! target's indexes in core's place, `route` helps core to open partitions,
+//! `token` tells others whom to wait for.
 
 mod arbiters;
+mod route;
 mod token;
 
 use std::ffi::c_int;
@@ -69,6 +71,16 @@ pub(crate) unsafe fn prepare(query: *mut pg_sys::QueryDesc, flags: c_int) {
             }
             let state = root.cast::<pg_sys::ModifyTableState>();
             arbiters::open(estate, (*state).resultRelInfo);
+            route::watch(state);
         }
     }
+}
+
+/// Ends what [`prepare`] began.
+///
+/// # Safety
+/// `ExecutorEnd` is about to be called for `query`.
+pub(crate) unsafe fn finish(query: *mut pg_sys::QueryDesc) {
+    // SAFETY: the caller's promise.
+    unsafe { route::finish(query) }
 }

@@ -9,6 +9,7 @@ mod relation;
 mod utility;
 
 pub use catalog::index_am_oid;
+pub(crate) use disguise::while_disguised;
 pub use relation::{
     ask_ours, holds_ours, is_ours, may_fire_after_row, may_hold_ours, register_table_am,
 };

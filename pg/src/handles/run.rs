@@ -218,6 +218,7 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
 unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the server's argument, handed on.
     unsafe {
+        conflict::finish(query);
         match PREVIOUS_END {
             Some(previous) => previous(query),
             None => hook::standard_ExecutorEnd(query),

@@ -15,6 +15,7 @@ use pgrx::pg_guard;
 use pgrx::pg_sys;
 
 use self::name::NameDisguise;
+use super::catalog::index_am_oid;
 use crate::hook;
 
 thread_local! {
@@ -117,6 +118,23 @@ pub(super) unsafe fn during(disguise: Disguise, work: impl FnOnce()) {
                 disguise.take_off();
             }
         });
+    }
+}
+
+/// Runs `work` while the indexes of a table read as B-trees, with errors as
+/// [`during`] has them.
+///
+/// # Safety
+/// The caller holds a lock on the table; else as [`during`]'s.
+pub(crate) unsafe fn while_disguised(table: pg_sys::Oid, work: impl FnOnce()) {
+    let Some(rowref) = index_am_oid() else {
+        return work();
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut dressing = Dressing::begin(rowref);
+        dressing.add_indexes_of(table);
+        during(dressing.finish(), work);
     }
 }
 
