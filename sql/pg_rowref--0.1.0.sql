@@ -33,11 +33,81 @@ CREATE FUNCTION rowref.relation_stats(
     OUT entries bigint,
     OUT free_bytes bigint,
     OUT garbage_bytes bigint,
-    OUT incomplete_splits bigint)
+    OUT incomplete_splits bigint,
+    OUT rows bigint,
+    OUT versions bigint,
+    OUT dead_versions bigint,
+    OUT tombstones bigint,
+    OUT locks bigint,
+    OUT frozen bigint,
+    OUT version_bytes bigint,
+    OUT tombstone_bytes bigint,
+    OUT lock_bytes bigint,
+    OUT fill_percent double precision)
     RETURNS SETOF record
     LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'rowref_relation_stats_wrapper';
 COMMENT ON FUNCTION rowref.relation_stats(regclass) IS 'what the pages of a relation hold';
 
--- Both read every page of a relation, whatever its rows permit.
+CREATE FUNCTION rowref.versions(
+    relation regclass,
+    VARIADIC key "any",
+    OUT sequence bigint,
+    OUT kind text,
+    OUT xmin xid,
+    OUT cid bigint,
+    OUT flags text[],
+    OUT strength text,
+    OUT bytes integer,
+    OUT stored_values boolean,
+    OUT moved_to text,
+    OUT block bigint)
+    RETURNS SETOF record
+    LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'rowref_versions_wrapper';
+COMMENT ON FUNCTION rowref.versions(regclass, "any") IS
+    'row locks and versions that a table holds under one key, newest first';
+
+CREATE FUNCTION rowref.page(
+    relation regclass,
+    block bigint,
+    OUT kind text,
+    OUT level integer,
+    OUT flags text[],
+    OUT left_block bigint,
+    OUT right_block bigint,
+    OUT low_key bytea,
+    OUT low_sequence bigint,
+    OUT high_key bytea,
+    OUT high_sequence bigint,
+    OUT prefix_bytes integer,
+    OUT slots integer,
+    OUT free_bytes integer,
+    OUT garbage_bytes integer,
+    OUT deleted_xid bigint)
+    RETURNS SETOF record
+    LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'rowref_page_wrapper';
+COMMENT ON FUNCTION rowref.page(regclass, bigint) IS 'header and fences of a page';
+
+CREATE FUNCTION rowref.page_entries(
+    relation regclass,
+    block bigint,
+    OUT slot integer,
+    OUT kind text,
+    OUT key bytea,
+    OUT key_columns text,
+    OUT sequence bigint,
+    OUT xmin xid,
+    OUT cid bigint,
+    OUT flags text[],
+    OUT bytes integer,
+    OUT shares_key boolean,
+    OUT child_block bigint)
+    RETURNS SETOF record
+    LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'rowref_page_entries_wrapper';
+COMMENT ON FUNCTION rowref.page_entries(regclass, bigint) IS 'the slots of a page';
+
+-- All of them read a relation's pages, whatever its rows permit.
 REVOKE ALL ON FUNCTION rowref.verify(regclass, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowref.relation_stats(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowref.versions(regclass, "any") FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowref.page(regclass, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowref.page_entries(regclass, bigint) FROM PUBLIC;

@@ -1,12 +1,17 @@
-//! Looking into a relation: `rowref.verify` and `rowref.relation_stats`.
+//! Looking into a relation: `rowref.verify`, and in the folder what shows
+//! instead of judging.
+
+mod page;
+mod stats;
+mod versions;
 
 use am::TableAm;
 use engine::BlockNumber;
 use engine::btree::Meta;
-use engine::btree::check::{Report, check};
+use engine::btree::check::check;
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::scan::{Direction, Range};
-use engine::page::cell::EntryKind;
+use engine::page::cell::{EntryKind, Head, bit};
 use engine::page::{Page, PageKind};
 use engine::store::PageStore;
 use pg::row::{self, Arena, Organization, TableLayout};
@@ -20,7 +25,6 @@ use pgrx::prelude::*;
 /// closes it.
 struct Opened {
     relation: pg_sys::Relation,
-    lock: i32,
 }
 
 impl Opened {
@@ -28,14 +32,25 @@ impl Opened {
     /// work for damage. A standby knows no such lock, and replay holds still
     /// for nobody; there a problem may be a change in passing.
     fn new(relation: pg_sys::Oid) -> Opened {
+        // SAFETY: a plain function.
+        let lock = if unsafe { pg_sys::RecoveryInProgress() } {
+            pg_sys::AccessShareLock
+        } else {
+            pg_sys::ShareLock
+        };
+        Opened::with(relation, lock as i32)
+    }
+
+    /// For a look at one page or one key, which is held still while it is
+    /// read; others may write before and after.
+    fn beside_writers(relation: pg_sys::Oid) -> Opened {
+        Opened::with(relation, pg_sys::AccessShareLock as i32)
+    }
+
+    fn with(relation: pg_sys::Oid, lock: i32) -> Opened {
         pg::shmem::require_preloaded();
         // SAFETY: in a transaction; an oid that is no relation is an ERROR.
         unsafe {
-            let lock = if pg_sys::RecoveryInProgress() {
-                pg_sys::AccessShareLock
-            } else {
-                pg_sys::ShareLock
-            } as i32;
             let open = pg_sys::relation_open(relation, lock);
             if !pg::ddl::is_ours(open) {
                 pg::error::unsupported(
@@ -44,18 +59,53 @@ impl Opened {
                      of its own.",
                 )
             }
-            Opened {
-                relation: open,
-                lock,
-            }
+            Opened { relation: open }
         }
     }
 
     fn close(self) {
         // SAFETY: opened by `new`. Locks are kept to the transaction's end.
         unsafe { pg_sys::relation_close(self.relation, pg_sys::NoLock as i32) };
-        let _ = self.lock;
     }
+}
+
+/// As [`layout_of`], for those who can do nothing without.
+fn layout_or_raise(opened: &Opened, store: &RelationStore) -> TableLayout {
+    match layout_of(opened, store) {
+        Ok(layout) => layout,
+        Err(what) => store.or_raise(Err(engine::Error::corrupt(BlockNumber::META, what))),
+    }
+}
+
+/// What an entry is, in words.
+fn kind_name(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Put => "put",
+        EntryKind::Tombstone => "tombstone",
+        EntryKind::Moved => "moved",
+        EntryKind::MovedPartition => "moved to another partition",
+        EntryKind::Lock => "lock",
+    }
+}
+
+/// The flags of an entry, in words.
+fn flag_names(head: Head) -> Vec<&'static str> {
+    [
+        (bit::FROZEN, "frozen"),
+        (bit::COMMITTED, "committed"),
+        (bit::ABORTED, "aborted"),
+        (bit::KEYS_UPDATED, "keys updated"),
+        (bit::SPECULATIVE, "speculative"),
+    ]
+    .into_iter()
+    .filter(|(bits, _)| head.has(*bits))
+    .map(|(_, name)| name)
+    .collect()
+}
+
+/// The command that wrote an entry, as far as it is stored.
+fn command_of(head: Head) -> Option<i64> {
+    (head.is_version() && !head.has(bit::FROZEN)).then(|| i64::from(head.cid.0))
 }
 
 /// The layout that the metapage describes, or what is wrong with it.
@@ -223,70 +273,6 @@ fn read_row(layout: &TableLayout, key: &[u8], payload: &[u8]) -> Result<(), row:
             &mut arena,
         )
     }
-}
-
-type Stats = (
-    name!(organization, String),
-    name!(levels, i32),
-    name!(leaf_pages, i64),
-    name!(inner_pages, i64),
-    name!(deleted_pages, i64),
-    name!(new_pages, i64),
-    name!(entries, i64),
-    name!(free_bytes, i64),
-    name!(garbage_bytes, i64),
-    name!(incomplete_splits, i64),
-);
-
-/// What the pages of a relation hold.
-#[expect(
-    clippy::type_complexity,
-    reason = "the macro wants the columns spelled out"
-)]
-#[pg_extern(sql = false, name = "rowref_relation_stats")]
-fn rowref_relation_stats(
-    relation: pg_sys::Oid,
-) -> TableIterator<
-    'static,
-    (
-        name!(organization, String),
-        name!(levels, i32),
-        name!(leaf_pages, i64),
-        name!(inner_pages, i64),
-        name!(deleted_pages, i64),
-        name!(new_pages, i64),
-        name!(entries, i64),
-        name!(free_bytes, i64),
-        name!(garbage_bytes, i64),
-        name!(incomplete_splits, i64),
-    ),
-> {
-    let opened = Opened::new(relation);
-    // SAFETY: open until `close`.
-    let store = unsafe { RelationStore::new(opened.relation) };
-    let layout = match layout_of(&opened, &store) {
-        Ok(layout) => layout,
-        Err(what) => store.or_raise(Err(engine::Error::corrupt(BlockNumber::META, what))),
-    };
-    let report = store.or_raise(check(&store, &layout));
-    let row = stats_of(organization_name(&opened, &layout), &report);
-    opened.close();
-    TableIterator::once(row)
-}
-
-fn stats_of(organization: String, report: &Report) -> Stats {
-    (
-        organization,
-        report.depth as i32,
-        report.leaf_pages as i64,
-        report.inner_pages as i64,
-        report.deleted_pages as i64,
-        report.new_pages as i64,
-        report.entries as i64,
-        report.free_bytes as i64,
-        report.garbage_bytes as i64,
-        report.incomplete_splits as i64,
-    )
 }
 
 /// "row id", or "key (a, b)" in the columns' current names.

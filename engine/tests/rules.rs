@@ -948,3 +948,36 @@ fn rule_16_a_crash_takes_a_speculative_row_back() {
         after.check();
     }
 }
+
+#[test]
+fn all_that_stands_under_a_key_is_found_over_several_leaves_locks_first_then_newest() {
+    let db = Db::new(256);
+    db.row(b"kkk0", &[9; 20]);
+    let mut id = db.row(KEY, &[0; 20]);
+    db.row(b"kkk2", &[9; 20]);
+    let _reader = db.world.snapshot();
+    let mut session = db.world.session();
+    for number in 1..30 {
+        session.begin();
+        id = db.update(&session, &id, &[number; 20]);
+        session.commit();
+    }
+    session.begin();
+    let outcome = db.with(&session, |db| {
+        db.lock(writer(&session), id.as_ref(), Strength::Share)
+            .unwrap()
+    });
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    let standing = db.with(&db.world, |db| db.all_under(KEY).unwrap());
+    assert_eq!(standing[0].head.kind(), EntryKind::Lock);
+    assert_eq!(standing[0].body, [Strength::Share as u8]);
+    let bodies: Vec<_> = standing[1..].iter().map(|entry| entry.body[0]).collect();
+    assert_eq!(bodies, (0..30).rev().collect::<Vec<u8>>());
+    assert!(
+        standing
+            .iter()
+            .any(|entry| entry.block != standing[0].block)
+    );
+    let nothing = db.with(&db.world, |db| db.all_under(b"kkk").unwrap());
+    assert_eq!(nothing, []);
+}

@@ -372,6 +372,19 @@ impl TableLayout {
         Ok(())
     }
 
+    /// All columns of a key, which may be lossy; `None` for null. The arena has
+    /// room for what they need.
+    pub(super) fn key_datums(
+        &self,
+        key: &[u8],
+        arena: &mut Arena,
+    ) -> Result<Vec<Option<pg_sys::Datum>>, Error> {
+        let mut cursor = Cursor::EMPTY;
+        (0..self.order.columns().len())
+            .map(|column| self.key_datum(column, key, &mut cursor, arena))
+            .collect()
+    }
+
     /// A column's datum out of the key; `None` for null.
     fn key_datum(
         &self,

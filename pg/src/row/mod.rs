@@ -10,6 +10,7 @@ mod cache;
 mod compare;
 mod datum;
 mod deform;
+mod describe;
 mod encode;
 mod index;
 mod layout;
