@@ -439,6 +439,7 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
                 };
                 let handle = pg::handles::lease_new((*relation).rd_id, key, head, written.block);
                 slot::set_head(slot, head, handle);
+                slot::set_locked(slot, written.own_lock);
                 (*slot).tts_tableOid = (*relation).rd_id;
                 pg_sys::pgstat_count_heap_update(relation, same_key);
                 pg_sys::TM_Result::TM_Ok

@@ -82,6 +82,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         written.extend((0..put).map(|_| Written {
             sequence: Sequence::FIRST,
             block: BlockNumber::NONE,
+            own_lock: false,
         }));
         Ok(put)
     }

@@ -29,6 +29,8 @@ pub struct Written {
     pub sequence: Sequence,
     /// Its page, as of now.
     pub block: BlockNumber,
+    /// Whether the writer's transaction held a lock on the row before.
+    pub own_lock: bool,
 }
 
 /// What became of an insertion.
@@ -211,6 +213,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let done = Outcome::Done(Written {
             sequence: id.sequence,
             block,
+            own_lock: chain.locks.iter().any(|held| held.own),
         });
         // A lock of any own (sub)transaction that is live suffices: whatever
         // ends that one takes this command's subtransaction with it.
@@ -380,6 +383,12 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         like: Option<usize>,
     ) -> Result<Written> {
         let sequence = head.sequence;
+        let own_lock = chain.locks.iter().any(|held| held.own);
+        let written = |block| Written {
+            sequence,
+            block,
+            own_lock,
+        };
         let block = self.tree.store.block_of(&leaf.guard);
         let page = Page::open(&leaf.guard, block)?;
         let need = Head::encoded_len_max(key.len(), body.len()) + crate::page::SLOT_BYTES;
@@ -387,7 +396,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         if page.free() < need || splits_key {
             return self
                 .put_entry(leaf, head, key, body, like, RecordKind::Insert)
-                .map(|block| Written { sequence, block });
+                .map(written);
         }
         let block = self.tree.put(
             leaf,
@@ -401,7 +410,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             },
             RecordKind::Insert,
         )?;
-        Ok(Written { sequence, block })
+        Ok(written(block))
     }
 
     /// Puts an entry at its place in the order, after pruning the leaf if it

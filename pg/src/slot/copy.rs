@@ -21,6 +21,7 @@ pub(super) unsafe extern "C-unwind" fn copyslot(
         if is_ours(from) {
             to.head = (*source).head;
             to.has_head = (*source).has_head;
+            to.was_locked = (*source).was_locked;
         }
         if is_ours(from) && !(*source).layout.is_null() {
             let (key, payload) = (*source).bytes();

@@ -128,7 +128,9 @@ pub(super) unsafe extern "C-unwind" fn getsysattr(
     }
     match attribute {
         pg_sys::MinTransactionIdAttributeNumber => slot.head.xmin.0.into(),
-        // There is no xmax: what supersedes a version is the next version.
+        // There is no xmax: what supersedes a version is the next version. But
+        // see `set_locked`.
+        pg_sys::MaxTransactionIdAttributeNumber if slot.was_locked => slot.head.xmin.0.into(),
         pg_sys::MaxTransactionIdAttributeNumber => 0u32.into(),
         // As in heap, one stored number answers for both.
         pg_sys::MinCommandIdAttributeNumber | pg_sys::MaxCommandIdAttributeNumber => {

@@ -21,7 +21,7 @@ use pgrx::pg_sys;
 use crate::row::{Arena, Cursor, TableLayout};
 
 pub use columns::{clear_any, columns};
-pub use store::{set_head, store, store_borrowed};
+pub use store::{set_head, set_locked, store, store_borrowed};
 
 /// The callbacks, which also mark a slot as ours.
 pub static OPS: pg_sys::TupleTableSlotOps = pg_sys::TupleTableSlotOps {
@@ -58,6 +58,8 @@ struct RowSlot {
     /// Says something if `has_head`.
     head: Head,
     has_head: bool,
+    /// Whether the writer of the version, this transaction, had locked the row.
+    was_locked: bool,
     /// Whether key and payload are the slot's own copies in `own`.
     is_own: bool,
     /// Reused from row to row.
@@ -135,6 +137,7 @@ impl RowSlot {
     unsafe fn forget(&mut self) {
         self.layout = ptr::null();
         self.has_head = false;
+        self.was_locked = false;
         self.is_own = false;
         self.arena.used = 0;
         if !self.values.is_null() {

@@ -87,6 +87,23 @@ pub unsafe fn set_head(
     }
 }
 
+/// Notes whether the transaction that has just written the slot's version had
+/// a lock on the row before. With heap, such a version carries the lock on and
+/// shows its own writer as xmax; `ON CONFLICT DO UPDATE … RETURNING xmax = 0`,
+/// known to tell rows that were inserted from those that were updated, rests
+/// on it.
+///
+/// # Safety
+/// `slot` is a live slot that is not empty.
+pub unsafe fn set_locked(slot: *mut pg_sys::TupleTableSlot, was_locked: bool) {
+    // SAFETY: the caller vouches for the slot.
+    unsafe {
+        if is_ours(slot) {
+            (*slot.cast::<RowSlot>()).was_locked = was_locked;
+        }
+    }
+}
+
 impl RowSlot {
     /// The layout by which this slot reads rows of `layout`.
     ///
