@@ -17,6 +17,16 @@ pub unsafe fn violation(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTabl
     // transaction ends, which the error sees to.
     unsafe {
         let primary_key = pg_sys::RelationGetPrimaryKeyIndex(relation);
+        if primary_key == pg_sys::Oid::INVALID {
+            // An event trigger of the command that drops the key: the table is
+            // organized anew when that command ends.
+            pg::error::raise_with(
+                PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+                "duplicate key value violates the primary key that is being dropped".into(),
+                None,
+                Some("Insert the row when the command that drops the key has ended."),
+            )
+        }
         let index = pg_sys::index_open(primary_key, pg_sys::AccessShareLock as i32);
         let described = describe(index, slot);
         pg::error::duplicate_key(relation, index, described)

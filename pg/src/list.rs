@@ -24,6 +24,15 @@ pub unsafe fn integers(list: *mut pg_sys::List) -> impl Iterator<Item = c_int> {
     cells(list).map(|cell| unsafe { (*cell).int_value })
 }
 
+/// The members of a list of oids.
+///
+/// # Safety
+/// `list` is null or a list of oids that stays unchanged.
+pub unsafe fn oids(list: *mut pg_sys::List) -> impl Iterator<Item = pg_sys::Oid> {
+    // SAFETY: a list of oids, by the caller.
+    cells(list).map(|cell| unsafe { (*cell).oid_value })
+}
+
 fn cells(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::ListCell> {
     // SAFETY: callers pass null or a list that stays unchanged.
     let (first, count) = unsafe {

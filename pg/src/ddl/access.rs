@@ -5,8 +5,9 @@ use std::ffi::{c_int, c_void};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 
-use super::catalog::{am_name, class_of, index_am_oid, index_of, set_access_method};
-use super::relation::holds_ours;
+use super::catalog::{Index, am_name, class_of, index_am_oid, index_of, set_access_method};
+use super::relation::indexes_of;
+use super::switch::will_hold_ours;
 use super::{disguise, dropped};
 use crate::error;
 
@@ -58,7 +59,7 @@ fn relation_created(relation: pg_sys::Oid) {
     let Some(class) = class_of(relation).filter(|class| class.kind == pg_sys::RELKIND_INDEX) else {
         return;
     };
-    let Some(index) = index_of(relation).filter(|index| holds_ours(index.table)) else {
+    let Some(index) = index_of(relation).filter(|index| will_hold_ours(index.table)) else {
         return;
     };
     let Some(rowref) = index_am_oid() else {
@@ -67,11 +68,25 @@ fn relation_created(relation: pg_sys::Oid) {
             "Run CREATE EXTENSION pg_rowref in this database.",
         )
     };
-    if class.access_method != rowref && class.access_method != pg_sys::BTREE_AM_OID {
+    accept(relation, &index, class.access_method, rowref);
+    if class.access_method != rowref {
+        set_access_method(relation, rowref);
+    }
+    depend_on_am(relation, rowref);
+}
+
+/// Refuses what an index of a table of ours cannot be.
+pub(super) fn accept(
+    oid: pg_sys::Oid,
+    index: &Index,
+    access_method: pg_sys::Oid,
+    rowref: pg_sys::Oid,
+) {
+    if access_method != rowref && access_method != pg_sys::BTREE_AM_OID {
         error::unsupported(
             &format!(
                 "\"{}\" indexes on iot and lsm tables",
-                am_name(class.access_method)
+                am_name(access_method)
             ),
             "Rows of such a table have no ctid to store. Use a btree index, which becomes a \
              rowref index there, or keep the table in heap.",
@@ -79,7 +94,7 @@ fn relation_created(relation: pg_sys::Oid) {
     }
     // Refused before anything of it is committed: CREATE INDEX CONCURRENTLY
     // would leave an invalid index that stands in the way of TRUNCATE.
-    if !index.is_primary {
+    if !index.is_primary && !copies_primary_key(oid, index) {
         error::unsupported(
             "secondary indexes and unique or exclusion constraints on index-organized tables",
             "Only a primary key is supported so far; use a heap table where you need another index.",
@@ -91,14 +106,22 @@ fn relation_created(relation: pg_sys::Oid) {
             "Declare the primary key NOT DEFERRABLE, or use a heap table.",
         )
     }
-    if class.access_method != rowref {
-        set_access_method(relation, rowref);
-    }
-    depend_on_am(relation, rowref);
+}
+
+/// Whether an index says the very same as the primary key of its table, as the
+/// copy does that REINDEX CONCURRENTLY makes of it: it needs no storage either.
+fn copies_primary_key(oid: pg_sys::Oid, index: &Index) -> bool {
+    let is_it = |other: &pg_sys::Oid| {
+        *other != oid
+            && index_of(*other).is_some_and(|other| {
+                other.is_primary && other.is_immediate && other.definition == index.definition
+            })
+    };
+    index.is_unique && index.is_immediate && indexes_of(index.table).iter().any(is_it)
 }
 
 /// Without it DROP ACCESS METHOD would leave an index that nobody can read.
-fn depend_on_am(index: pg_sys::Oid, access_method: pg_sys::Oid) {
+pub(super) fn depend_on_am(index: pg_sys::Oid, access_method: pg_sys::Oid) {
     let address = |class, object| pg_sys::ObjectAddress {
         classId: class,
         objectId: object,

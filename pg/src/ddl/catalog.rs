@@ -84,6 +84,20 @@ pub(super) fn set_access_method(relation: pg_sys::Oid, access_method: pg_sys::Oi
     assert!(done.is_some(), "the row was found just before");
 }
 
+/// Changes the access method of a relation, as any update of a catalog row: seen
+/// when the command counter moves, undone by a rollback. The relation is locked
+/// exclusively, and was not made by the command at work.
+pub(super) fn update_access_method(relation: pg_sys::Oid, access_method: pg_sys::Oid) {
+    let done = with_class_row(relation, |catalog, row| {
+        // SAFETY: a copy of a row of pg_class, whose size does not change.
+        unsafe {
+            form::<pg_sys::FormData_pg_class>(row).relam = access_method;
+            pg_sys::CatalogTupleUpdate(catalog, &raw mut (*row).t_self, row);
+        }
+    });
+    assert!(done.is_some(), "the caller has locked the relation");
+}
+
 fn with_class_row<R>(
     relation: pg_sys::Oid,
     work: impl FnOnce(pg_sys::Relation, pg_sys::HeapTuple) -> R,
@@ -108,6 +122,10 @@ pub(super) struct Index {
     pub table: pg_sys::Oid,
     pub is_primary: bool,
     pub is_immediate: bool,
+    pub is_unique: bool,
+    /// The row from its columns on: these, their collations, operator classes
+    /// and options, and expressions and predicate if there are any.
+    pub definition: Vec<u8>,
 }
 
 pub(super) fn index_of(index: pg_sys::Oid) -> Option<Index> {
@@ -118,10 +136,16 @@ pub(super) fn index_of(index: pg_sys::Oid) -> Option<Index> {
         let row = newest_row(catalog, pg_sys::IndexRelidIndexId, index);
         let found = (!row.is_null()).then(|| {
             let form = form::<pg_sys::FormData_pg_index>(row);
+            let begin = std::ptr::from_ref(&form.indkey).cast::<u8>();
+            let header = (*row).t_data.cast::<u8>();
+            let end = header.add((*row).t_len as usize);
+            let bytes = usize::try_from(end.offset_from(begin)).unwrap_or(0);
             let found = Index {
                 table: form.indrelid,
                 is_primary: form.indisprimary,
                 is_immediate: form.indimmediate,
+                is_unique: form.indisunique,
+                definition: std::slice::from_raw_parts(begin, bytes).to_vec(),
             };
             pg_sys::heap_freetuple(row);
             found

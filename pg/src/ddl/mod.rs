@@ -6,6 +6,7 @@ mod catalog;
 mod disguise;
 mod dropped;
 mod relation;
+mod switch;
 mod utility;
 
 pub use catalog::index_am_oid;
@@ -28,5 +29,6 @@ pub unsafe fn install() {
         utility::install();
         dropped::install();
         disguise::install();
+        switch::install();
     }
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pgrx::pg_sys;
 
+use crate::list::oids;
+
 /// Our table access methods. There are never more than these two.
 static TABLE_AMS: [AtomicPtr<pg_sys::TableAmRoutine>; 2] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
@@ -28,11 +30,49 @@ pub fn register_table_am(routine: &'static pg_sys::TableAmRoutine) {
 /// `relation` is open.
 pub unsafe fn is_ours(relation: pg_sys::Relation) -> bool {
     // SAFETY: the caller's promise.
-    let routine = unsafe { (*relation).rd_tableam }.cast_mut();
+    is_our_routine(unsafe { (*relation).rd_tableam })
+}
+
+/// Whether an access method is one of our table AMs.
+pub(super) fn is_our_table_am(access_method: pg_sys::Oid) -> bool {
+    am_handler(access_method)
+        // SAFETY: the handler of a table access method, which returns a routine.
+        .is_some_and(|handler| is_our_routine(unsafe { pg_sys::GetTableAmRoutine(handler) }))
+}
+
+/// The handler function of an access method.
+pub(super) fn am_handler(access_method: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog look-up; the row is pinned while it is read.
+    unsafe {
+        let row = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::AMOID as std::ffi::c_int,
+            access_method.into(),
+        );
+        if row.is_null() {
+            return None;
+        }
+        let header = (*row).t_data.cast::<u8>();
+        let form = header.add(usize::from((*(*row).t_data).t_hoff));
+        let handler = (*form.cast::<pg_sys::FormData_pg_am>()).amhandler;
+        pg_sys::ReleaseSysCache(row);
+        Some(handler)
+    }
+}
+
+fn is_our_routine(routine: *const pg_sys::TableAmRoutine) -> bool {
     !routine.is_null()
         && TABLE_AMS
             .iter()
-            .any(|place| place.load(Ordering::Relaxed) == routine)
+            .any(|place| place.load(Ordering::Relaxed).cast_const() == routine)
+}
+
+/// The indexes of a relation that the caller's statement has locked.
+pub(super) fn indexes_of(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    ask(relation, |open| {
+        // SAFETY: an open relation; the list is a copy, of oids.
+        unsafe { oids(pg_sys::RelationGetIndexList(open)) }.collect()
+    })
+    .unwrap_or_default()
 }
 
 /// Asks something of a relation that the caller's statement has locked, or of

@@ -6,10 +6,9 @@ use std::ffi::{CStr, c_char};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, AlterTableType, NodeTag};
 
-use super::disguise;
-use super::dropped;
 use super::relation::{is_partitioned_table, may_fire_after_row, may_hold_ours};
 use super::{INDEX_AM_NAME, relation::holds_ours};
+use super::{disguise, dropped, switch};
 use crate::error;
 use crate::handles::{self, Need, Needs};
 use crate::hook;
@@ -42,6 +41,7 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: the server's arguments, handed on; its statement is whole.
     unsafe {
         let mark = dropped::mark();
+        switch::look_again();
         let mut statement = statement;
         let mut read_only_tree = read_only_tree;
         if names_our_index_am((*statement).utilityStmt) {
@@ -80,9 +80,13 @@ unsafe extern "C-unwind" fn process_utility(
             Some(needs) => handles::during(needs, next),
             None => next(),
         };
-        match disguise {
-            Some(disguise) => disguise::during(disguise, with_needs),
+        let with_switch = || match switch::for_command((*statement).utilityStmt) {
+            Some(switch) => hook::finally(with_needs, move || switch.end()),
             None => with_needs(),
+        };
+        match disguise {
+            Some(disguise) => disguise::during(disguise, with_switch),
+            None => with_switch(),
         }
         dropped::settle(mark);
     }

@@ -35,8 +35,6 @@ cluster t using t_pkey;
 \echo :SQLSTATE
 vacuum full t;
 \echo :SQLSTATE
-alter table t set access method heap;
-\echo :SQLSTATE
 alter table t alter k type bigint;
 \echo :SQLSTATE
 alter table t drop constraint t_pkey;

@@ -12,9 +12,9 @@ use pgrx::pg_sys::{
     self, AlterTableType, ConstrType, NodeTag, ffi::pg_guard_ffi_boundary as guarded,
 };
 
-use super::{Disguise, Dressing, oids};
+use super::{Disguise, Dressing};
 use crate::ddl::catalog::index_am_oid;
-use crate::list::nodes;
+use crate::list::{nodes, oids};
 
 unsafe extern "C-unwind" {
     fn find_all_inheritors(

@@ -16,6 +16,8 @@ use pgrx::pg_sys;
 
 use self::name::NameDisguise;
 use super::catalog::index_am_oid;
+use super::relation::indexes_of;
+use super::switch;
 use crate::hook;
 
 thread_local! {
@@ -167,17 +169,9 @@ impl Dressing {
     /// # Safety
     /// The caller holds a lock on the table that keeps its indexes as they are.
     unsafe fn add_indexes_of(&mut self, table: pg_sys::Oid) {
-        // SAFETY: an open relation; its list of indexes is a copy.
-        unsafe {
-            let open = pg_sys::RelationIdGetRelation(table);
-            if open.is_null() {
-                return;
-            }
-            let indexes = pg_sys::RelationGetIndexList(open);
-            pg_sys::RelationClose(open);
-            for index in oids(indexes) {
-                self.add(index);
-            }
+        for index in indexes_of(table) {
+            // SAFETY: the caller's promise.
+            unsafe { self.add(index) }
         }
     }
 
@@ -256,6 +250,7 @@ unsafe extern "C-unwind" fn planner(
     options: std::ffi::c_int,
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
+    switch::look_again();
     // SAFETY: the server's arguments, handed on; no frame here owns anything.
     unsafe {
         let next = || match PREVIOUS {
@@ -281,22 +276,4 @@ fn show_from(floor: usize, access_method: pg_sys::Oid) {
             show(*index, access_method);
         }
     });
-}
-
-/// The elements of a list of oids.
-///
-/// # Safety
-/// `list` is null or a whole list of oids that nobody changes meanwhile.
-unsafe fn oids(list: *mut pg_sys::List) -> Vec<pg_sys::Oid> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let Some(list) = list.as_ref() else {
-            return Vec::new();
-        };
-        let length = usize::try_from(list.length).unwrap_or(0);
-        std::slice::from_raw_parts(list.elements, length)
-            .iter()
-            .map(|cell| cell.oid_value)
-            .collect()
-    }
 }
