@@ -105,7 +105,16 @@ CREATE FUNCTION rowref.page_entries(
     LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'rowref_page_entries_wrapper';
 COMMENT ON FUNCTION rowref.page_entries(regclass, bigint) IS 'the slots of a page';
 
--- All of them read a relation's pages, whatever its rows permit.
+CREATE FUNCTION rowref.handle_stats(
+    OUT open_runs bigint,
+    OUT open_scopes bigint,
+    OUT memory_bytes bigint)
+    RETURNS SETOF record
+    LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'rowref_handle_stats_wrapper';
+COMMENT ON FUNCTION rowref.handle_stats() IS
+    'what this session''s row handles take: running queries, those with leases of their own, memory';
+
+-- The others read a relation's pages, whatever its rows permit.
 REVOKE ALL ON FUNCTION rowref.verify(regclass, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowref.relation_stats(regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowref.versions(regclass, "any") FROM PUBLIC;

@@ -4,6 +4,7 @@
 //! functions that look into a relation (`inspect`). `sql/` declares them all.
 
 mod handlers;
+mod handles;
 mod inspect;
 
 use pgrx::pg_sys;

@@ -394,6 +394,33 @@ fn scopes_may_close_in_any_order_and_give_their_space_back() {
 }
 
 #[test]
+fn a_closed_scope_leaves_its_place_to_the_next() {
+    let mut table = HandleTable::new(Counter::default(), File::default(), 1 << 20);
+    let kept = table.open_scope();
+    let footprint = |table: &mut HandleTable<_, _>| {
+        let scope = table.open_scope();
+        assert_eq!(table.open_scopes(), 2);
+        let mode = LeaseMode::Scoped(scope);
+        table.lease(mode, numbered(1).as_ref()).unwrap();
+        let bytes = table.footprint_bytes();
+        table.close_scope(scope).unwrap();
+        // To close it again neither fails nor offers its place twice.
+        table.close_scope(scope).unwrap();
+        assert_eq!(table.open_scopes(), 1);
+        bytes
+    };
+    let first = footprint(&mut table);
+    let peak = (0..10_000).map(|_| footprint(&mut table)).max();
+    assert!(peak.is_some_and(|peak| peak <= first), "{first} {peak:?}");
+    let [a, b] = [table.open_scope(), table.open_scope()];
+    assert_ne!(a, b);
+    table.clear().unwrap();
+    assert_eq!(table.open_scopes(), 0);
+    table.close_scope(kept).unwrap();
+    assert_eq!(table.open_scopes(), 0);
+}
+
+#[test]
 fn a_place_in_the_file_that_is_used_again_is_read_again() {
     let mut table = HandleTable::new(Counter::default(), File::default(), 0);
     let mut fill = |from: u64| {

@@ -196,9 +196,27 @@ pub fn resolve(tid: pg_sys::ItemPointerData) -> Option<Lease> {
     with_table(|table| Ok(table.resolve(handle)?.map(LeaseRef::to_owned)))
 }
 
-/// The bytes of memory that this process's handles take.
-pub fn footprint_bytes() -> usize {
-    TABLE.with(|table| table.borrow().as_ref().map_or(0, Table::footprint_bytes))
+/// What this process's handles take at the moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Footprint {
+    /// Executor runs that have not ended, whether they need handles or not.
+    pub open_runs: usize,
+    /// Those of them that have leases of their own.
+    pub open_scopes: usize,
+    /// Bytes of memory; what was spilled does not count.
+    pub memory_bytes: usize,
+}
+
+/// See [`Footprint`].
+pub fn footprint() -> Footprint {
+    TABLE.with(|table| {
+        let table = table.borrow();
+        Footprint {
+            open_runs: run::open_runs(),
+            open_scopes: table.as_ref().map_or(0, Table::open_scopes),
+            memory_bytes: table.as_ref().map_or(0, Table::footprint_bytes),
+        }
+    })
 }
 
 fn tid_of(handle: Handle) -> pg_sys::ItemPointerData {

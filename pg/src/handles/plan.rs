@@ -28,7 +28,8 @@ unsafe extern "C-unwind" {
 
 const CTID: i16 = pg_sys::SelfItemPointerAttributeNumber as i16;
 
-/// The needs of a query that is about to start.
+/// The needs of a query that is about to start. One that looks at ctids of
+/// ours is kept from running in several processes.
 ///
 /// # Safety
 /// `query` is whole, as `ExecutorStart` gets it.
@@ -49,6 +50,10 @@ pub(super) unsafe fn needs(query: *mut pg_sys::QueryDesc) -> Needs {
         let has_marks = nodes::<c_void>(plan.rowMarks).next().is_some();
         let names_junk = has_marks || work.writes;
         if names_ctid(plan, names_junk) {
+            // A plan for several processes does its work in one as well. What
+            // is changed is this session's copy, for good if it is a cached
+            // plan: it will not name any less another time.
+            (*(*query).plannedstmt).parallelModeNeeded = false;
             return Needs {
                 read: Need::Canonical,
                 write: Need::Canonical,
@@ -305,6 +310,24 @@ unsafe extern "C-unwind" fn ctid_walker(node: *mut pg_sys::Node, context: *mut c
     }
 }
 
+/// Whether a table of ours is named at any depth of a query: the ctid may be a
+/// sublink's or a subquery's.
+unsafe extern "C-unwind" fn ours_walker(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    // SAFETY: null or a whole node, as the server's walkers pass it.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        if (*node).type_ != NodeTag::T_Query {
+            return expression_tree_walker(node, ours_walker, context);
+        }
+        let query = node.cast::<pg_sys::Query>();
+        nodes::<pg_sys::RangeTblEntry>((*query).rtable)
+            .any(|entry| is_relation(entry) && ddl::may_hold_ours((*entry).relid))
+            || query_tree_walker(query, ours_walker, context, 0)
+    }
+}
+
 static mut PREVIOUS_PLANNER: pg_sys::planner_hook_type = None;
 
 /// # Safety
@@ -318,7 +341,8 @@ pub(super) unsafe fn install() {
 }
 
 /// Handles mean nothing in another process, so a query that looks at ctids of
-/// ours is not run in several.
+/// ours is not planned for several. What the planner brings in later (the body
+/// of an inlined function) is left to [`needs`].
 #[pg_guard]
 unsafe extern "C-unwind" fn planner(
     query: *mut pg_sys::Query,
@@ -331,10 +355,8 @@ unsafe extern "C-unwind" fn planner(
     unsafe {
         let serial = options & PARALLEL != 0
             && pg_sys::max_parallel_workers_per_gather > 0
-            && nodes::<pg_sys::RangeTblEntry>((*query).rtable)
-                // What lies in subqueries is not looked up; a ctid there is rare.
-                .any(|entry| !is_relation(entry) || ddl::may_hold_ours((*entry).relid))
-            && mentions(query);
+            && mentions(query)
+            && guarded(|| ours_walker(query.cast(), ptr::null_mut()));
         let options = if serial { options & !PARALLEL } else { options };
         match PREVIOUS_PLANNER {
             Some(previous) => previous(query, text, options, parameters),

@@ -6,7 +6,7 @@
 //! left, by return or by error.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use pgrx::pg_guard;
 use pgrx::pg_sys;
@@ -15,6 +15,7 @@ use rowref::handle::{LeaseMode, ScopeId};
 use super::{memory_limit_bytes, plan, with_table};
 use crate::conflict;
 use crate::hook;
+use crate::xact::{SubtransactionEvent, on_subtransaction_event};
 
 /// How long somebody may come back for a row by its tid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +69,7 @@ impl Needs {
 
 struct Runs {
     current: Cell<Needs>,
-    /// By the address of the `QueryDesc`. An aborted run leaves its entry until
-    /// the transaction ends; a new run at that address replaces it.
-    known: RefCell<HashMap<usize, Needs>>,
+    known: RefCell<Known>,
     /// Counts transactions, whose scopes die with them.
     transaction: Cell<u64>,
 }
@@ -83,6 +82,68 @@ thread_local! {
     }));
 }
 
+/// The runs that were started and have not ended.
+///
+/// A run that fails is never told to end: what ends it is the abort of the
+/// subtransaction that it was started in, or of the transaction. So runs are
+/// numbered as they start, and each open subtransaction remembers the number
+/// that the next run had when it began. Subtransactions nest, hence all that
+/// was started from then on, in subtransactions released into it too, goes
+/// when it aborts; nothing has to be handed over when one is released.
+#[derive(Default)]
+struct Known {
+    /// By the address of the `QueryDesc`.
+    by_query: HashMap<usize, (u64, Needs)>,
+    /// The addresses, by the number of the run.
+    by_number: BTreeMap<u64, usize>,
+    started: u64,
+    /// For each open subtransaction, outermost first, the first number that
+    /// could be one of its runs.
+    marks: Vec<(pg_sys::SubTransactionId, u64)>,
+}
+
+impl Known {
+    /// Enters a run. One that is known at the same address is gone, and is
+    /// returned.
+    fn enter(&mut self, query: usize, needs: Needs) -> Option<Needs> {
+        let number = self.started;
+        self.started += 1;
+        self.by_number.insert(number, query);
+        let (old, gone) = self.by_query.insert(query, (number, needs))?;
+        self.by_number.remove(&old);
+        Some(gone)
+    }
+
+    fn leave(&mut self, query: usize) -> Option<Needs> {
+        let (number, needs) = self.by_query.remove(&query)?;
+        self.by_number.remove(&number);
+        Some(needs)
+    }
+
+    fn begin(&mut self, subtransaction: pg_sys::SubTransactionId) {
+        self.marks.push((subtransaction, self.started));
+    }
+
+    /// Where the innermost subtransaction began, which ends; nowhere if it
+    /// failed before we were told that it begins.
+    fn end(&mut self, subtransaction: pg_sys::SubTransactionId) -> Option<u64> {
+        let (_, mark) = self.marks.pop_if(|(open, _)| *open == subtransaction)?;
+        Some(mark)
+    }
+
+    /// Ends the innermost subtransaction and takes out the runs that it
+    /// started.
+    fn abort(&mut self, subtransaction: pg_sys::SubTransactionId) -> Vec<Needs> {
+        let Some(mark) = self.end(subtransaction) else {
+            return Vec::new();
+        };
+        let gone = self.by_number.split_off(&mark);
+        gone.values()
+            .filter_map(|query| Some(self.by_query.remove(query)?.1))
+            .collect()
+    }
+}
+
 fn runs() -> &'static Runs {
     RUNS.with(|runs| *runs)
 }
@@ -92,9 +153,14 @@ pub(super) fn current() -> Needs {
     runs().current.get()
 }
 
+/// How many runs were started and have not ended.
+pub(super) fn open_runs() -> usize {
+    runs().known.borrow().by_query.len()
+}
+
 pub(super) fn forget_all() {
     let runs = runs();
-    runs.known.borrow_mut().clear();
+    *runs.known.borrow_mut() = Known::default();
     runs.current.set(Needs::SAFE);
     runs.transaction.set(runs.transaction.get() + 1);
 }
@@ -155,11 +221,45 @@ pub(super) unsafe fn install() {
         pg_sys::ExecutorEnd_hook = Some(executor_end);
         plan::install();
     }
+    on_subtransaction_event(subtransaction_event);
+}
+
+fn subtransaction_event(
+    event: SubtransactionEvent,
+    mine: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+) {
+    let known = &runs().known;
+    match event {
+        SubtransactionEvent::Start => known.borrow_mut().begin(mine),
+        SubtransactionEvent::PreCommit => {}
+        SubtransactionEvent::Commit => {
+            known.borrow_mut().end(mine);
+        }
+        SubtransactionEvent::Abort => {
+            let gone = known.borrow_mut().abort(mine);
+            gone.into_iter().for_each(close_scope);
+        }
+    }
+}
+
+/// Ends the leases of a run that is over.
+fn close_scope(needs: Needs) {
+    if let Need::Run(Some(scope)) = needs.read {
+        with_table(|table| {
+            // The scope is closed all the same if its file cannot be cut.
+            let _ = table.close_scope(scope);
+            Ok(())
+        });
+    }
 }
 
 fn needs_of(query: *mut pg_sys::QueryDesc) -> Needs {
     let known = runs().known.borrow();
-    known.get(&(query as usize)).copied().unwrap_or(Needs::SAFE)
+    known
+        .by_query
+        .get(&(query as usize))
+        .map_or(Needs::SAFE, |(_, needs)| *needs)
 }
 
 #[pg_guard]
@@ -183,7 +283,8 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
                 Ok(())
             });
         }
-        runs().known.borrow_mut().insert(query as usize, needs);
+        let gone = runs().known.borrow_mut().enter(query as usize, needs);
+        gone.into_iter().for_each(close_scope);
     }
 }
 
@@ -224,16 +325,51 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
             None => hook::standard_ExecutorEnd(query),
         }
     }
-    let gone = runs().known.borrow_mut().remove(&(query as usize));
-    if let Some(Needs {
-        read: Need::Run(Some(scope)),
-        ..
-    }) = gone
-    {
-        with_table(|table| {
-            // The scope is closed all the same if its file cannot be cut.
-            let _ = table.close_scope(scope);
-            Ok(())
-        });
+    let gone = runs().known.borrow_mut().leave(query as usize);
+    gone.into_iter().for_each(close_scope);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(write: Need) -> Needs {
+        Needs {
+            read: Need::Nothing,
+            write,
+        }
+    }
+
+    #[test]
+    fn an_abort_ends_the_runs_of_its_subtransaction_and_of_those_released_into_it() {
+        let mut known = Known::default();
+        let [outer, inner, released, after] = [1, 2, 3, 4];
+        known.enter(outer, numbered(Need::Ring));
+        known.begin(2);
+        known.enter(inner, numbered(Need::Ring));
+        known.begin(3);
+        known.enter(released, numbered(Need::Retained));
+        known.end(3);
+        known.enter(after, numbered(Need::Canonical));
+        assert_eq!(known.leave(inner), Some(numbered(Need::Ring)));
+        assert!(known.abort(9).is_empty(), "it never began");
+        let gone = known.abort(2);
+        assert_eq!(gone, [numbered(Need::Retained), numbered(Need::Canonical)]);
+        assert_eq!(known.by_query.len(), 1);
+        assert_eq!(known.by_number.len(), 1);
+        assert!(known.marks.is_empty());
+        // The outer one is ended by its own end, once.
+        assert_eq!(known.leave(outer), Some(numbered(Need::Ring)));
+        assert_eq!(known.leave(outer), None);
+    }
+
+    #[test]
+    fn a_run_at_the_address_of_a_failed_one_replaces_it() {
+        let mut known = Known::default();
+        assert_eq!(known.enter(7, numbered(Need::Ring)), None);
+        let gone = known.enter(7, numbered(Need::Retained));
+        assert_eq!(gone, Some(numbered(Need::Ring)));
+        assert_eq!(known.by_number.len(), 1);
+        assert_eq!(known.leave(7), Some(numbered(Need::Retained)));
     }
 }

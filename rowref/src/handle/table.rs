@@ -61,6 +61,8 @@ pub struct HandleTable<E, S> {
     pub(super) canonical: Arena,
     interned: InternIndex,
     pub(super) scopes: Vec<Option<Scope>>,
+    /// Places in `scopes` that are empty.
+    free_scopes: Vec<u32>,
     scopes_opened: u64,
     pub(super) cache: Cache,
     /// Buffers of a segment that went, for the next one.
@@ -82,6 +84,7 @@ impl<E: EpochSource, S: SpillFile> HandleTable<E, S> {
             canonical: Arena::default(),
             interned: InternIndex::default(),
             scopes: Vec::new(),
+            free_scopes: Vec::new(),
             scopes_opened: 0,
             cache: Cache::default(),
             spare: None,
@@ -169,20 +172,17 @@ impl<E: EpochSource, S: SpillFile> HandleTable<E, S> {
             serial,
             arena: Arena::default(),
         });
-        let slot = match self.scopes.iter().position(Option::is_none) {
+        let slot = match self.free_scopes.pop() {
             Some(free) => {
-                self.scopes[free] = scope;
+                self.scopes[free as usize] = scope;
                 free
             }
             None => {
                 self.scopes.push(scope);
-                self.scopes.len() - 1
+                (self.scopes.len() - 1) as u32
             }
         };
-        ScopeId {
-            slot: slot as u32,
-            serial,
-        }
+        ScopeId { slot, serial }
     }
 
     /// Ends a scope and its leases. A scope that [`HandleTable::clear`] has
@@ -195,6 +195,7 @@ impl<E: EpochSource, S: SpillFile> HandleTable<E, S> {
         let Some(mut closed) = place.take_if(|open| open.serial == scope.serial) else {
             return Ok(());
         };
+        self.free_scopes.push(scope.slot);
         let closed_end = closed.arena.spilled_end;
         closed.arena.clear(&mut self.pool, &mut self.spare);
         self.drop_large_spare();
@@ -224,6 +225,7 @@ impl<E: EpochSource, S: SpillFile> HandleTable<E, S> {
         for mut scope in self.scopes.drain(..).flatten() {
             scope.arena.clear(&mut self.pool, &mut self.spare);
         }
+        self.free_scopes.clear();
         self.interned = InternIndex::default();
         self.cache.forget();
         self.image = Vec::new();
@@ -232,6 +234,11 @@ impl<E: EpochSource, S: SpillFile> HandleTable<E, S> {
             self.file.truncate(0)?;
         }
         Ok(())
+    }
+
+    /// How many scopes are open.
+    pub fn open_scopes(&self) -> usize {
+        self.scopes.len() - self.free_scopes.len()
     }
 
     /// The memory held by the table, in bytes.
