@@ -68,8 +68,9 @@ pub enum Outcome {
         xid: Xid,
         /// Its version, or `None` if it only holds a row lock.
         version: Option<Head>,
-        /// Whether the caller's own transaction holds a lock on the row: then
-        /// it must not queue behind others who wait for that lock.
+        /// Whether others may be waiting for the caller's own transaction, which
+        /// holds a lock on the row or wrote the version named: then it must not
+        /// queue behind them.
         own_lock: bool,
     },
 }
@@ -242,6 +243,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let mut latest = id.to_buf();
         let mut lessons = Lessons::of(snapshot);
         loop {
+            self.tree.store.interruptible();
             let key = latest.key.clone();
             let leaf = self.tree.leaf_exclusive(Target::Before(&key))?;
             let block = leaf.block(self.tree.store);
@@ -315,7 +317,15 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         {
             return Some(Outcome::Invisible);
         }
-        let own_lock = chain.locks.iter().any(|held| held.own);
+        // Asked only of a row that somebody else holds. The version named may be
+        // an own one and still be held: KEY SHARE stays on the key while others
+        // update the rest of the row.
+        let own_lock = || {
+            chain.locks.iter().any(|held| held.own)
+                || chain
+                    .named
+                    .is_some_and(|(head, _)| self.version_status(head) == XidStatus::Own)
+        };
         // KEY SHARE lives beside updates that leave the keys alone: it is the
         // row's key that it protects, and the lock is the key's (rule 8). Every
         // newer version counts, not the next one alone: a row that was updated
@@ -342,7 +352,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                 return Some(Outcome::Busy {
                     xid: head.xmin,
                     version: Some(*head),
-                    own_lock,
+                    own_lock: own_lock(),
                 });
             }
             Newer::Committed(head, target) => {
@@ -361,7 +371,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             .map(|held| Outcome::Busy {
                 xid: held.xid,
                 version: None,
-                own_lock,
+                own_lock: own_lock(),
             })
     }
 
