@@ -4,6 +4,7 @@ use crate::open::open_with;
 use crate::parallel;
 use crate::row_handle;
 use crate::table_am::TableAm;
+use engine::mvcc::Snapshot as _;
 use engine::mvcc::batch::{Batch, Row};
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::scan::{Direction, Range};
@@ -11,6 +12,7 @@ use pg::error::OrRaise;
 use pg::memory::ContextOwned;
 use pg::slot;
 use pg::store::lock_relation;
+use pg::unguarded::catching;
 use pg::xact::{SelfSnapshot, ServerSnapshot};
 use pgrx::{pg_guard, pg_sys};
 
@@ -35,6 +37,10 @@ pub struct ScanState<A: TableAm> {
     pub next: usize,
     /// Whether rows need handles; asked once.
     pub handles: bool,
+    /// Whether rows of the leaf at hand can be shown as they were copied.
+    plain: bool,
+    /// A row that was looked at once more, under a snapshot that is not stable.
+    fresh: Batch,
     /// Versions on the block at hand that nobody sees, not reported yet.
     pub dead: usize,
     /// The block that a sequential sample looks at next.
@@ -89,21 +95,25 @@ pub unsafe extern "C-unwind" fn begin<A: TableAm>(
         } else {
             std::ptr::null_mut()
         };
+        // ANALYZE scans without a snapshot: it takes what is committed.
+        let judge = if snapshot.is_null() {
+            ServerSnapshot::Own(SelfSnapshot::new(relation))
+        } else {
+            ServerSnapshot::from_pg(snapshot, relation)
+        };
+        let handles = row_handle::needed();
         let state = ScanState {
             table: open_with::<A>(relation, strategy),
-            // ANALYZE scans without a snapshot: it takes what is committed.
-            snapshot: if snapshot.is_null() {
-                ServerSnapshot::Own(SelfSnapshot::new(relation))
-            } else {
-                ServerSnapshot::from_pg(snapshot, relation)
-            },
             cursor: Cursor::new(Range::default()),
             batch: Batch::default(),
             next: 0,
             dead: 0,
             sample_next: 0,
             rank: 0,
-            handles: row_handle::needed(),
+            handles,
+            plain: !handles && pscan.is_null() && judge.is_stable(),
+            fresh: Batch::default(),
+            snapshot: judge,
             strategy,
         };
         let scan = pg_sys::palloc0(size_of::<ScanDescriptor<A>>()).cast::<ScanDescriptor<A>>();
@@ -158,33 +168,40 @@ pub unsafe extern "C-unwind" fn rescan<A: TableAm>(
     let state = unsafe { state_of::<A>(scan) };
     state.cursor.rewind();
     state.batch.clear();
+    state.fresh.clear();
     state.next = 0;
     state.sample_next = 0;
 }
 
 /// The `scan_getnextslot` callback.
 ///
-/// Not guarded: while rows of the leaf at hand are left and need no handles,
-/// nothing here raises, calls the server or panics, and a guard would cost a
-/// good part of what the row does. Everything else is behind [`next_leaf`].
+/// Not guarded (`pg::unguarded`): while rows of the leaf at hand are left and
+/// can be shown as they are, nothing here raises or calls the server, and a
+/// guard would cost a good part of what the row does. The exceptions are the
+/// slot's, which frees the values of a row it had been given, or copies a row
+/// that its descriptor reads otherwise: calls that fail for want of memory at
+/// most, and are made where no frame of ours owns anything. Everything else is
+/// behind [`next_leaf`].
 pub unsafe extern "C-unwind" fn next<A: TableAm>(
     scan: pg_sys::TableScanDesc,
     direction: pg_sys::ScanDirection::Type,
     slot: *mut pg_sys::TupleTableSlot,
 ) -> bool {
     // SAFETY: made by `begin`; the slot is of our own kind, as
-    // `slot_callbacks` told the executor.
+    // `slot_callbacks` told the executor, which calls this.
     unsafe {
-        let state = state_of::<A>(scan);
-        if !state.handles
-            && (*scan).rs_parallel.is_null()
-            && state.cursor.step_in_batch(direction_of(direction))
-            && let Some(row) = state.cursor.row()
-        {
+        let is_shown = catching(|| {
+            let state = state_of::<A>(scan);
+            if !state.plain || !state.cursor.step_in_batch(direction_of(direction)) {
+                return false;
+            }
+            let Some(row) = state.cursor.row() else {
+                return false;
+            };
             store(scan, slot, &state.table, row, row_handle::nobody());
-            return true;
-        }
-        next_leaf::<A>(scan, direction, slot)
+            true
+        });
+        is_shown || next_leaf::<A>(scan, direction, slot)
     }
 }
 
@@ -210,30 +227,22 @@ unsafe extern "C-unwind" fn next_leaf<A: TableAm>(
         let relation = (*scan).rs_rd;
         let pscan = (*scan).rs_parallel;
         let state = state_of::<A>(scan);
-        let (row, block) = if pscan.is_null() {
-            if !state
-                .table
-                .step(&mut state.cursor, &state.snapshot, direction_of(direction))
-                .or_raise(relation)
-            {
-                slot::clear_any(slot);
-                return false;
-            }
-            let row = state.cursor.row().expect("the cursor stands on a row");
-            (row, state.cursor.block())
+        let direction = direction_of(direction);
+        let is_stable = state.snapshot.is_stable();
+        let found = if is_stable {
+            step(state, pscan, direction)
         } else {
-            while state.next >= state.batch.len() {
-                if !parallel::next_leaf(state, pscan).or_raise(relation) {
-                    slot::clear_any(slot);
-                    return false;
-                }
-                state.next = 0;
-            }
-            state.next += 1;
-            (
-                state.batch.row(state.next - 1),
-                engine::BlockNumber(state.batch.block),
-            )
+            step_now(state, pscan, direction)
+        };
+        if !found.or_raise(relation) {
+            slot::clear_any(slot);
+            return false;
+        }
+        let (row, block) = if is_stable {
+            state.at_hand(pscan)
+        } else {
+            let block = engine::BlockNumber(state.fresh.block);
+            (state.fresh.row(0), block)
         };
         let tid = if state.handles {
             row_handle::lease(relation, row.key, row.head, block)
@@ -242,6 +251,86 @@ unsafe extern "C-unwind" fn next_leaf<A: TableAm>(
         };
         store(scan, slot, &state.table, row, tid);
         true
+    }
+}
+
+impl<A: TableAm> ScanState<A> {
+    /// The row that [`step`] has stepped to, and its block.
+    fn at_hand(&self, pscan: pg_sys::ParallelTableScanDesc) -> (Row<'_>, engine::BlockNumber) {
+        if pscan.is_null() {
+            let row = self.cursor.row().expect("the cursor stands on a row");
+            (row, self.cursor.block())
+        } else {
+            let row = self.batch.row(self.next - 1);
+            (row, engine::BlockNumber(self.batch.block))
+        }
+    }
+}
+
+/// Steps to the scan's next row as it was when its leaf was copied.
+///
+/// # Safety
+/// `pscan` is null or the scan's.
+unsafe fn step<A: TableAm>(
+    state: &mut ScanState<A>,
+    pscan: pg_sys::ParallelTableScanDesc,
+    direction: Direction,
+) -> engine::Result<bool> {
+    if pscan.is_null() {
+        return state
+            .table
+            .step(&mut state.cursor, &state.snapshot, direction);
+    }
+    while state.next >= state.batch.len() {
+        // SAFETY: the caller's promise.
+        if !unsafe { parallel::next_leaf(state, pscan)? } {
+            return Ok(false);
+        }
+        state.next = 0;
+    }
+    state.next += 1;
+    Ok(true)
+}
+
+/// Copies the scan's next row, as it is now, to `fresh`; whether there is one.
+/// A snapshot that sees the world as it is, and says what it found running,
+/// judges a row when it is returned, not when its leaf was copied (rule 24).
+///
+/// # Safety
+/// As for [`step`].
+unsafe fn step_now<A: TableAm>(
+    state: &mut ScanState<A>,
+    pscan: pg_sys::ParallelTableScanDesc,
+    direction: Direction,
+) -> engine::Result<bool> {
+    if let ServerSnapshot::Dirty(snapshot) = &state.snapshot
+        && !state.fresh.is_empty()
+        && snapshot.report().inserter != engine::Xid::NONE
+    {
+        // The row shown last is being updated, or inserted: what stands beneath
+        // comes next.
+        snapshot.look_beneath();
+        let key = state.fresh.row(0).key.to_vec();
+        state.fresh.clear();
+        if state.table.get(&key, &state.snapshot, &mut state.fresh)? {
+            return Ok(true);
+        }
+    }
+    loop {
+        // SAFETY: the caller's promise.
+        if !unsafe { step(state, pscan, direction)? } {
+            state.fresh.clear();
+            return Ok(false);
+        }
+        let key = state.at_hand(pscan).0.key.to_vec();
+        if let ServerSnapshot::Dirty(snapshot) = &state.snapshot {
+            // What it found out about another key is not this one's.
+            snapshot.reset();
+        }
+        state.fresh.clear();
+        if state.table.get(&key, &state.snapshot, &mut state.fresh)? {
+            return Ok(true);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub mod shmem;
 pub mod slot;
 pub mod store;
 pub mod toast;
+pub mod unguarded;
 pub mod version;
 pub mod wal;
 pub mod xact;

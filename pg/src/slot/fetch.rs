@@ -6,18 +6,23 @@ use pgrx::{ereport, pg_guard, pg_sys};
 use super::RowSlot;
 use super::store::grow;
 use crate::row::Error;
+use crate::unguarded::catching;
 
-/// Not guarded, for it is called for every row: what it calls returns errors
-/// and does not panic, and the rare work that calls the server is guarded by
-/// itself.
+/// Not guarded, for it is called for every row (`unguarded`). What it calls
+/// returns errors; the two things that call the server, an unreadable row and
+/// a larger arena, are guarded by themselves and called where this frame and
+/// those of `read_columns` own nothing.
 pub(super) unsafe extern "C-unwind" fn getsomeattrs(
     slot: *mut pg_sys::TupleTableSlot,
     natts: std::ffi::c_int,
 ) {
-    // SAFETY: the server passes a slot of ours.
+    // SAFETY: the server passes a slot of ours, and calls this itself.
     unsafe {
-        let row = &mut *slot.cast::<RowSlot>();
-        if row.read_columns(natts as usize).is_err() {
+        let is_unreadable = catching(|| {
+            let row = &mut *slot.cast::<RowSlot>();
+            row.read_columns(natts as usize).is_err()
+        });
+        if is_unreadable {
             raise_unreadable(slot, natts);
         }
     }

@@ -275,9 +275,11 @@ pub struct DirtyReport {
 /// does it is put into the server's snapshot, as its users expect, with each
 /// version that is seen.
 ///
-/// Heap shows the old and the new version of a row that is being updated;
-/// this shows the new one only, with its writer as `xmin`: whoever waits for
-/// it and looks again comes to the same end.
+/// Heap shows the old and the new version of a row that is being updated. This
+/// shows the new one, with its writer as `xmin`: whoever looks for a key, waits
+/// for the writer and looks again comes to the same end. Who looks for a row by
+/// other columns has to see the old one as well and asks for it
+/// ([`DirtySnapshot::look_beneath`]), or it would not know whom to wait for.
 pub struct DirtySnapshot<'s> {
     snapshot: pg_sys::Snapshot,
     transactions: ServerTransactions,
@@ -285,6 +287,8 @@ pub struct DirtySnapshot<'s> {
     /// next version to be seen, which is its key's.
     deleter: Cell<Xid>,
     report: Cell<DirtyReport>,
+    /// Whether versions of running writers are passed over.
+    beneath: Cell<bool>,
     borrowed: PhantomData<&'s ()>,
 }
 
@@ -298,6 +302,7 @@ impl DirtySnapshot<'_> {
             transactions: unsafe { ServerTransactions::new(relation) },
             deleter: Cell::new(Xid::NONE),
             report: Cell::new(Self::NOTHING),
+            beneath: Cell::new(false),
             borrowed: PhantomData,
         };
         snapshot.tell(Self::NOTHING);
@@ -317,8 +322,16 @@ impl DirtySnapshot<'_> {
 
     /// Forgets what was found: for the start of another key.
     pub fn reset(&self) {
+        self.beneath.set(false);
         self.deleter.set(Xid::NONE);
         self.tell(Self::NOTHING);
+    }
+
+    /// Forgets what was found, and until the next reset takes a running update
+    /// for the deletion of the version beneath it.
+    pub fn look_beneath(&self) {
+        self.reset();
+        self.beneath.set(true);
     }
 
     fn tell(&self, report: DirtyReport) {
@@ -337,7 +350,7 @@ impl Snapshot for DirtySnapshot<'_> {
         let (status, learned) = stands(version, &self.transactions);
         let sight = match status {
             XidStatus::Aborted => Sight::Aborted,
-            XidStatus::InProgress if version.kind() != EntryKind::Put => {
+            XidStatus::InProgress if version.kind() != EntryKind::Put || self.beneath.get() => {
                 // The newest deleter is the one to wait for.
                 if self.deleter.get() == Xid::NONE {
                     self.deleter.set(version.xmin);
