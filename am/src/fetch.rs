@@ -165,7 +165,12 @@ unsafe fn sees<A: TableAm>(
     // SAFETY: a live snapshot.
     unsafe {
         if (*snapshot).snapshot_type == pg_sys::SnapshotType::SNAPSHOT_ANY {
-            return table.version(id, near, batch).or_raise(relation);
+            if table.version(id, near, batch).or_raise(relation) {
+                return true;
+            }
+            // Who asks so has read the row, or written it, in this transaction,
+            // and nothing prunes what a running transaction may see.
+            pg::error::vanished(relation);
         }
         let snapshot = ServerSnapshot::from_pg(snapshot, relation);
         if !table.get(id.key, &snapshot, batch).or_raise(relation) {

@@ -245,6 +245,28 @@ impl<A: TableAm> Command<'_, A> {
         }
     }
 
+    /// Reports corruption if a version that the statement has read, and that
+    /// nothing newer stands in front of, is not under its key. Its snapshot
+    /// keeps it from being pruned, so its page and its key disagree (rule 34).
+    ///
+    /// # Safety
+    /// The relation is open.
+    unsafe fn must_be_there(&self, id: VersionId<'_>, refusal: &Refusal) {
+        if !matches!(refusal, Refusal::Row(Outcome::Invisible)) {
+            return;
+        }
+        // SAFETY: the relation is open.
+        unsafe {
+            if !self
+                .table
+                .version(id, self.near, &mut Batch::default())
+                .or_raise(self.relation)
+            {
+                pg::error::vanished(self.relation);
+            }
+        }
+    }
+
     unsafe fn refuse(
         &self,
         refusal: Refusal,
@@ -320,7 +342,10 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
                 pg_sys::pgstat_count_heap_delete(relation);
                 pg_sys::TM_Result::TM_Ok
             }
-            Err(refusal) => command.refuse(refusal, tmfd),
+            Err(refusal) => {
+                command.must_be_there(id.as_ref(), &refusal);
+                command.refuse(refusal, tmfd)
+            }
         }
     }
 }
@@ -444,7 +469,10 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
                 pg_sys::pgstat_count_heap_update(relation, same_key);
                 pg_sys::TM_Result::TM_Ok
             }
-            Err(refusal) => command.refuse(refusal, tmfd),
+            Err(refusal) => {
+                command.must_be_there(old.as_ref(), &refusal);
+                command.refuse(refusal, tmfd)
+            }
         }
     }
 }
@@ -563,6 +591,8 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
                     }
                     command.near = BlockNumber::NONE;
                     id = next;
+                    // A chain may be long.
+                    pgrx::check_for_interrupts!();
                 }
                 Err(Refusal::Row(Outcome::Updated(head, None)))
                     if find_last && head.kind() == EntryKind::MovedPartition =>
@@ -582,6 +612,9 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
                     return pg_sys::TM_Result::TM_Deleted;
                 }
                 Err(refusal) => {
+                    if !(*tmfd).traversed {
+                        command.must_be_there(id.as_ref(), &refusal);
+                    }
                     // ON CONFLICT asks an invisible row for its writer: if that
                     // is the command's own, it has come to the row before.
                     if matches!(refusal, Refusal::Row(Outcome::Invisible)) {

@@ -237,6 +237,20 @@ pub unsafe fn index_not_unique(
     }
 }
 
+/// A row that this transaction has read is not where it was read.
+///
+/// # Safety
+/// `relation` is open.
+pub unsafe fn vanished(relation: pg_sys::Relation) -> ! {
+    // SAFETY: the caller's promise.
+    let name = unsafe { name_of(relation) };
+    raise(report(
+        PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+        format!("relation \"{name}\" is corrupt: a row that was read is not found under its key"),
+        "Run rowref.verify on the relation to learn the extent, then restore it from a backup.",
+    ))
+}
+
 /// NOWAIT met a lock: PostgreSQL's own words for it.
 ///
 /// # Safety
