@@ -28,9 +28,30 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
         // stays unfrozen is counted, what is newer need not be.
         let cutoffs = server::vacuum_cutoffs(relation, params);
         let table = open_with::<A>(relation, strategy);
+        let progress = |what: u32, value: i64| {
+            pg_sys::pgstat_progress_update_param(what as i32, value);
+        };
+        let blocks =
+            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        progress(
+            pg_sys::PROGRESS_VACUUM_PHASE,
+            pg_sys::PROGRESS_VACUUM_PHASE_SCAN_HEAP.into(),
+        );
+        progress(pg_sys::PROGRESS_VACUUM_TOTAL_HEAP_BLKS, blocks.into());
         let done = table
-            .vacuum(|_: &Vacuumed| pg_sys::vacuum_delay_point())
+            .vacuum(|done: &Vacuumed| {
+                // Leaves, of which there are nearly as many as blocks.
+                progress(
+                    pg_sys::PROGRESS_VACUUM_HEAP_BLKS_SCANNED,
+                    done.leaves as i64,
+                );
+                pg_sys::vacuum_delay_point();
+            })
             .or_raise(relation);
+        progress(
+            pg_sys::PROGRESS_VACUUM_PHASE,
+            pg_sys::PROGRESS_VACUUM_PHASE_FINAL_CLEANUP.into(),
+        );
         let store = RelationStore::new(relation);
         store.publish_free_space();
         let pages =

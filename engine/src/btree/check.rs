@@ -139,6 +139,7 @@ impl<S: PageStore, C: Compare> Checker<'_, S, C> {
         let mut left_high: Option<PositionBuf> = None;
         let mut left_is_incomplete = false;
         while block.is_some() {
+            self.store.interruptible();
             if !self.visited.insert(block) {
                 self.problem(block, "two links lead to it");
                 return Ok(downlinks);
@@ -313,6 +314,7 @@ impl<S: PageStore, C: Compare> Checker<'_, S, C> {
     /// Pages that no link leads to have to be deleted or new.
     fn unreached(&mut self) -> Result<()> {
         for block in (1..self.store.block_count()?).map(BlockNumber) {
+            self.store.interruptible();
             if self.visited.contains(&block) {
                 continue;
             }

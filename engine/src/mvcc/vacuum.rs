@@ -51,6 +51,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             return Ok(());
         }
         for block in (1..blocks).map(BlockNumber) {
+            store.interruptible();
             let guard = store.read(block)?;
             let unused = Page::is_new(&guard)
                 || Page::open(&guard, block).is_ok_and(|page| page.kind() == PageKind::Deleted);
