@@ -55,7 +55,10 @@ impl State {
     }
 }
 
+/// The client is told that a COPY is done before the server has committed it,
+/// unless the commit is a statement of its own.
 fn copy_in(client: &mut Client, table: &str, state: State, rows: i64) -> Result<()> {
+    client.batch_execute("begin")?;
     let mut writer = client.copy_in(&format!("copy {table} (k, v, pad) from stdin"))?;
     for row in 1..=rows {
         let line = format!(
@@ -67,6 +70,7 @@ fn copy_in(client: &mut Client, table: &str, state: State, rows: i64) -> Result<
         writer.write_all(line.as_bytes())?;
     }
     writer.finish()?;
+    client.batch_execute("commit")?;
     Ok(())
 }
 
