@@ -15,6 +15,7 @@
 
 use std::ffi::c_int;
 
+use pg::list::nodes;
 use pgrx::pg_sys;
 
 /// What `amcostestimate` returns.
@@ -96,7 +97,6 @@ unsafe fn of_entries(
     // SAFETY: the caller's promise.
     unsafe {
         let index = &mut *(*path).indexinfo;
-        let table = &*index.rel;
         if index.tree_height < 0 {
             index.tree_height = height(index.pages) as c_int;
         }
@@ -120,12 +120,29 @@ unsafe fn of_entries(
             );
         });
         if (*path).path.pathtype == pg_sys::NodeTag::T_IndexScan {
-            let rows = (cost.selectivity * table.tuples).max(1.0);
-            let comparisons = table.tuples.max(1.0).log2().ceil();
-            let pages = (height(table.pages) + 1.0) * OPERATORS_FOR_FETCH_PAGE;
-            cost.total += rows * (comparisons + pages) * pg_sys::cpu_operator_cost;
+            cost.total += fetches(index, cost.selectivity);
         }
         cost
+    }
+}
+
+/// The CPU that it costs to fetch the rows that a stored index's entries name:
+/// what an estimate has on top of the index's own cost. Nothing where the rows
+/// are the entries.
+///
+/// # Safety
+/// The index has its table.
+pub unsafe fn fetches(index: &pg_sys::IndexOptInfo, selectivity: f64) -> f64 {
+    if index.pages == 0 {
+        return 0.0;
+    }
+    // SAFETY: the caller's promise, and a variable of the server's.
+    unsafe {
+        let table = &*index.rel;
+        let rows = (selectivity * table.tuples).max(1.0);
+        let comparisons = table.tuples.max(1.0).log2().ceil();
+        let pages = (height(table.pages) + 1.0) * OPERATORS_FOR_FETCH_PAGE;
+        rows * (comparisons + pages) * pg_sys::cpu_operator_cost
     }
 }
 
@@ -232,13 +249,13 @@ unsafe fn bounds(path: *mut pg_sys::IndexPath) -> Bounds {
         };
         let (mut column, mut has_equality, mut ended) = (0, false, false);
         let mut is_point = true;
-        for clause in elements::<pg_sys::IndexClause>((*path).indexclauses) {
+        for clause in nodes::<pg_sys::IndexClause>((*path).indexclauses) {
             if column != (*clause).indexcol {
                 ended |= !has_equality || column + 1 != (*clause).indexcol;
                 has_equality = false;
                 column = (*clause).indexcol;
             }
-            for qual in elements::<pg_sys::RestrictInfo>((*clause).indexquals) {
+            for qual in nodes::<pg_sys::RestrictInfo>((*clause).indexquals) {
                 bounds.qual_count += 1.0;
                 if ended {
                     continue;
@@ -248,7 +265,7 @@ unsafe fn bounds(path: *mut pg_sys::IndexPath) -> Bounds {
                     pg_sys::NodeTag::T_OpExpr => (*expression.cast::<pg_sys::OpExpr>()).opno,
                     pg_sys::NodeTag::T_ScalarArrayOpExpr => {
                         let list = expression.cast::<pg_sys::ScalarArrayOpExpr>();
-                        let array = elements::<pg_sys::Node>((*list).args).nth(1);
+                        let array = nodes::<pg_sys::Node>((*list).args).nth(1);
                         let length = array.map_or(1, |array| pg_sys::estimate_array_length(array));
                         bounds.scans *= f64::from(length.max(1));
                         is_point = false;
@@ -278,17 +295,4 @@ unsafe fn bounds(path: *mut pg_sys::IndexPath) -> Bounds {
             && c_int::from(column) == (*index).nkeycolumns - 1;
         bounds
     }
-}
-
-/// The elements of a list of pointers.
-///
-/// # Safety
-/// `list` is null or a list of pointers to `T` that stays unchanged.
-unsafe fn elements<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
-    // SAFETY: the caller's promise.
-    let count = unsafe { list.as_ref() }.map_or(0, |list| list.length);
-    (0..count as usize).map(move |at| {
-        // SAFETY: `at` is within the list.
-        unsafe { (*(*list).elements.add(at)).ptr_value.cast::<T>() }
-    })
 }

@@ -10,6 +10,7 @@
 use std::ffi::c_int;
 use std::ptr;
 
+use pg::list::nodes;
 use pg::open::{OpenIndex, OpenStore};
 use pg::organize;
 use pg::row::{IndexLayout, TableLayout};
@@ -115,14 +116,10 @@ unsafe extern "C-unwind" fn relation_info(
         if let Some(previous) = PREVIOUS {
             pg_sys::ffi::pg_guard_ffi_boundary(|| previous(root, relation, inherits, info));
         }
-        let list = (*info).indexlist;
-        let count = list.as_ref().map_or(0, |list| list.length as usize);
         let mut table: Option<(pg_sys::Relation, OpenStore)> = None;
-        for at in 0..count {
-            let index = (*(*list).elements.add(at))
-                .ptr_value
-                .cast::<pg_sys::IndexOptInfo>();
-            if !is_ours(&*index) {
+        for index in nodes::<pg_sys::IndexOptInfo>((*info).indexlist) {
+            // The one that the table is organized by has no pages.
+            if !is_ours(&*index) || (*index).pages == 0 {
                 continue;
             }
             let (table, rows) = table.get_or_insert_with(|| {
@@ -143,12 +140,11 @@ unsafe extern "C-unwind" fn relation_info(
 
 /// Whether an index is one of ours, by the one function of an access method
 /// that the planner keeps. One that some other extension made up has no file.
-fn is_ours(index: &pg_sys::IndexOptInfo) -> bool {
+pub fn is_ours(index: &pg_sys::IndexOptInfo) -> bool {
     index
         .amcostestimate
         .is_some_and(|estimate| estimate as *const () == amcostestimate as *const ())
         && !index.hypothetical
-        && index.pages > 0
 }
 
 /// Adds the reference's columns to an index's own.

@@ -12,6 +12,7 @@ mod build;
 mod cost;
 mod covering;
 mod routine;
+mod row_comparison;
 mod scan;
 mod set;
 mod vacuum;
@@ -26,6 +27,8 @@ pub unsafe fn install() {
     // SAFETY: as the caller promises.
     unsafe {
         covering::install();
+        // Before `set`, which looks at the paths that are made here.
+        row_comparison::install();
         set::install();
     }
 }

@@ -9,6 +9,7 @@ use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
 
 use super::plan;
 use super::tree::Tree;
+use crate::cost;
 
 static mut PREVIOUS_INFO: pg_sys::get_relation_info_hook_type = None;
 static mut PREVIOUS_PATHS: pg_sys::set_rel_pathlist_hook_type = None;
@@ -140,11 +141,18 @@ unsafe fn set_path(
         guarded(|| {
             cost_bitmap_tree_node((*bitmap).bitmapqual, &mut index_cost, &mut selectivity);
         });
+        // A bitmap's part costs what an index scan does, which is estimated with
+        // its fetches; here the set alone fetches.
+        let fetches: f64 = nodes::<pg_sys::IndexPath>(leaves.list)
+            .map(|leaf| cost::fetches(&*(*leaf).indexinfo, (*leaf).indexselectivity))
+            .sum();
         let fetched = selectivity * (*relation).tuples;
         let set = pg_sys::palloc0(size_of::<pg_sys::CustomPath>()).cast::<pg_sys::CustomPath>();
         (*set).path = (*bitmap).path;
         (*set).path.type_ = NodeTag::T_CustomPath;
         (*set).path.pathtype = NodeTag::T_CustomScan;
+        (*set).path.startup_cost = ((*set).path.startup_cost - fetches).max(0.0);
+        (*set).path.total_cost -= fetches;
         (*set).path.total_cost += fetched * LOOK_UP_OPERATORS * pg_sys::cpu_operator_cost;
         (*set).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*set).custom_paths = leaves.list;

@@ -126,6 +126,22 @@ select compare('select a, b, c from @many order by a desc, b desc, c desc');
 select compare('select count(*) from @many where (a, b) > (3, ''b4'')');
 select compare('select * from @many where a = 2 and b = ''b4''::name order by c');
 
+-- Of a row comparison the first column bounds the scan.
+explain (costs off) select * from iot_many where (a, b, c) > (3, 'b4', 5) order by a, b, c limit 2;
+select compare('select * from @many where (a, b, c) > (3, ''b4'', 5) order by a, b, c limit 2');
+select compare('select * from @many where (a, b, c) <= (3, ''b4'', 5) order by a desc, b desc, c desc');
+select compare('select * from @many where a = 3 and (''b4'', 5) < (b, c) order by b, c limit 4');
+explain (costs off) select * from iot_many where a = 3 and ('b4', 5) < (b, c) order by b, c limit 4;
+select compare('select * from @many where (a, b) >= (3, null) and (a, c) < (5, 1) order by a, b, c');
+select compare('select * from @many where (a + 1, b) > (6, ''b4'') order by a, b, c');
+prepare page as select a, b, c from iot_many where (a, b, c) > ($1, $2, $3) order by a, b, c limit 2;
+set plan_cache_mode = force_generic_plan;
+explain (costs off) execute page (5, 'b4', 1);
+execute page (5, 'b4', 1);
+execute page (null, 'b4', 1);
+execute page (5, null, 1);
+reset plan_cache_mode;
+
 -- Joins: by lookup, by merging with marks, each with duplicates.
 create table iot_outer (o int8 primary key, a int2, c int4) using :am;
 insert into iot_outer select i, i % 9, i % 5 from generate_series(1, 40) i;
