@@ -10,6 +10,7 @@ mod create;
 mod decoding;
 mod estimate;
 mod fetch;
+mod indexes;
 mod insert;
 mod iot;
 mod modify;

@@ -1,6 +1,7 @@
 //! UPDATE, DELETE and row locks: one version superseded or locked.
 
 use crate::decoding;
+use crate::indexes::{self, Replaced};
 use crate::insert::{encode_as_is, insert_row, writer};
 use crate::open::open;
 use crate::row_handle;
@@ -197,6 +198,15 @@ impl<A: TableAm> Command<'_, A> {
         true
     }
 
+    /// The row that the command has just superseded.
+    fn replaced<'k>(&self, id: &'k VersionIdBuf) -> Replaced<'k> {
+        Replaced {
+            writer: self.writer,
+            id: id.as_ref(),
+            near: self.near,
+        }
+    }
+
     unsafe fn supersede(
         &self,
         id: VersionId<'_>,
@@ -337,6 +347,7 @@ pub unsafe extern "C-unwind" fn tuple_delete<A: TableAm>(
         );
         match command.supersede(id.as_ref(), successor, &mut turn) {
             Ok(_) => {
+                indexes::deleted(&table, relation, command.replaced(&id));
                 decoding::deleted(&table, relation, (id.as_ref(), command.near));
                 command.delete_values(id.as_ref(), &[]);
                 pg_sys::pgstat_count_heap_delete(relation);
@@ -466,7 +477,9 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
                 slot::set_head(slot, head, handle);
                 slot::set_locked(slot, written.own_lock);
                 (*slot).tts_tableOid = (*relation).rd_id;
-                pg_sys::pgstat_count_heap_update(relation, same_key);
+                let old = command.replaced(&old);
+                *update_indexes = indexes::updated(&table, relation, old, key, slot, handle);
+                pg_sys::pgstat_count_heap_update(relation, !*update_indexes && same_key);
                 pg_sys::TM_Result::TM_Ok
             }
             Err(refusal) => {

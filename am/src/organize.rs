@@ -8,6 +8,7 @@
 //! none of them.
 
 use crate::create::replace;
+use crate::indexes;
 use crate::insert::{InsertBatch, writer};
 use crate::open::open;
 use crate::table_am::TableAm;
@@ -81,6 +82,7 @@ unsafe fn anew<A: TableAm>(
         replace(table, wanted.to_vec());
         let rows = put_in::<A>(table, spool, index);
         pg_sys::tuplestore_end(spool);
+        indexes::rebuild(table, index.map(|index| (*index).rd_id));
         rows
     }
 }

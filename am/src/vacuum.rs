@@ -1,6 +1,7 @@
-//! VACUUM of a table: its store prunes itself, and nothing is compared with
-//! any index.
+//! VACUUM of a table: its store prunes itself, then each of its indexes, and
+//! nothing is compared with anything.
 
+use crate::indexes;
 use crate::open::open_with;
 use crate::table_am::TableAm;
 use engine::mvcc::vacuum::Vacuumed;
@@ -56,7 +57,28 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
         store.publish_free_space();
         let pages =
             pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
-        let limit = A::frozen_limit(done.oldest_xid, from_server(cutoffs.oldest_xmin));
+        let is_verbose =
+            u32::from_ne_bytes((*params).options.to_ne_bytes()) & pg_sys::VACOPT_VERBOSE != 0;
+        let oldest_in_indexes = indexes::vacuum(relation, |index, done| {
+            if is_verbose {
+                let name = std::ffi::CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr());
+                pgrx::info!(
+                    "index \"{}\": {} leaves, {} versions removed, {} entries live, {} versions not removable yet, {} leaves merged, {} unused pages offered",
+                    name.to_string_lossy(),
+                    done.leaves,
+                    done.removed,
+                    done.live,
+                    done.dead,
+                    done.merged,
+                    done.offered
+                );
+            }
+        });
+        let oldest = match (done.oldest_xid, oldest_in_indexes) {
+            (Some(a), Some(b)) => Some(if a.precedes(b) { a } else { b }),
+            (a, b) => a.or(b),
+        };
+        let limit = A::frozen_limit(oldest, from_server(cutoffs.oldest_xmin));
         server::update_relation_statistics(
             relation,
             pages,
@@ -71,7 +93,7 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
             done.dead as i64,
         );
         pg_sys::pgstat_progress_end_command();
-        if u32::from_ne_bytes((*params).options.to_ne_bytes()) & pg_sys::VACOPT_VERBOSE != 0 {
+        if is_verbose {
             pgrx::info!(
                 "vacuumed: {} leaves, {} versions removed, {} rows live, {} versions not removable yet, {} leaves merged, {} unused pages offered",
                 done.leaves,

@@ -11,6 +11,7 @@
 mod build;
 mod cost;
 mod covering;
+mod insert;
 mod routine;
 mod row_comparison;
 mod scan;

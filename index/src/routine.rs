@@ -3,13 +3,12 @@
 
 use std::ffi::{c_int, c_void};
 
-use pg::{conflict, error};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::scan::{Scan, parallel};
-use crate::{build, cost, vacuum};
+use crate::{build, cost, insert, vacuum};
 
 /// What B-tree operator classes have: `BTMaxStrategyNumber`, `BTNProcs` and
 /// `BTOPTIONS_PROC`. Our indexes keep those classes, and the relation cache
@@ -99,34 +98,30 @@ unsafe extern "C-unwind" fn ambuildphasename(phase: i64) -> *mut std::ffi::c_cha
     build::phase_name(phase).map_or(std::ptr::null_mut(), |name| name.as_ptr().cast_mut())
 }
 
-/// The table's own insertion was the index's: it has put the row under its key
-/// and refused a second one. Only an insertion that ON CONFLICT may take back
-/// leaves it to us to say that the key is taken.
 #[pg_guard]
 #[expect(clippy::too_many_arguments, reason = "the server's signature")]
 unsafe extern "C-unwind" fn aminsert(
     index: pg_sys::Relation,
     values: *mut pg_sys::Datum,
     isnull: *mut bool,
-    tid: pg_sys::ItemPointer,
+    handle: pg_sys::ItemPointer,
     table: pg_sys::Relation,
     check: pg_sys::IndexUniqueCheck::Type,
     _unchanged: bool,
     _info: *mut pg_sys::IndexInfo,
 ) -> bool {
-    // SAFETY: the server passes open relations, the tid of the row, and a value
-    // for each of the index's columns.
+    // SAFETY: the server passes open relations, the handle of the row, and a
+    // value for each of the index's columns.
     unsafe {
-        if !conflict::is_taken(*tid) {
-            return true;
-        }
-        if check != pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL {
-            // The key is no arbiter.
-            let described = pg_sys::BuildIndexValueDescription(index, values, isnull);
-            error::duplicate_key(table, index, described)
-        }
+        insert::insert(&insert::Insertion {
+            index,
+            table,
+            values,
+            isnull,
+            handle: *handle,
+            check,
+        })
     }
-    false
 }
 
 #[pg_guard]

@@ -251,6 +251,21 @@ pub unsafe fn vanished(relation: pg_sys::Relation) -> ! {
     ))
 }
 
+/// A row whose entry an index lacks (rule 14).
+///
+/// # Safety
+/// Both relations are open.
+pub unsafe fn entry_is_missing(table: pg_sys::Relation, index: pg_sys::Relation) -> ! {
+    // SAFETY: the caller's promise.
+    let (table, index) = unsafe { (name_of(table), name_of(index)) };
+    raise(report(
+        PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
+        format!("index \"{index}\" has no entry for a row of table \"{table}\""),
+        "REINDEX the index. If it has an expression or a predicate, see whether its functions \
+         are immutable indeed.",
+    ))
+}
+
 /// NOWAIT met a lock: PostgreSQL's own words for it.
 ///
 /// # Safety

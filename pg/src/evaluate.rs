@@ -33,7 +33,9 @@ impl Default for IndexValues {
 /// An index's columns made ready to be evaluated, row after row.
 pub struct Evaluator {
     info: *mut pg_sys::IndexInfo,
-    /// Null for an index of plain columns.
+    /// Where it was made, and where its state lies.
+    memory: pg_sys::MemoryContext,
+    /// Null as long as nothing was evaluated, and for plain columns.
     estate: *mut pg_sys::EState,
     predicate: *mut pg_sys::ExprState,
 }
@@ -42,24 +44,37 @@ impl Evaluator {
     /// Makes an index's columns ready, in memory below the current context.
     ///
     /// # Safety
-    /// `info` describes an index and outlives the result; nobody else uses its
-    /// expressions meanwhile.
+    /// `info` describes an index, and it and the context outlive the result;
+    /// nobody else uses its expressions meanwhile.
     pub unsafe fn new(info: *mut pg_sys::IndexInfo) -> Evaluator {
-        // SAFETY: the caller's promise.
+        Evaluator {
+            info,
+            // SAFETY: reads a variable of the server's.
+            memory: unsafe { pg_sys::CurrentMemoryContext },
+            estate: std::ptr::null_mut(),
+            predicate: std::ptr::null_mut(),
+        }
+    }
+
+    /// Makes expressions and predicate ready, if there are any; whether there
+    /// are.
+    unsafe fn prepare(&mut self) -> bool {
+        // SAFETY: the description is live.
         unsafe {
-            // Expressions that others have made ready belong to their executor.
-            (*info).ii_ExpressionsState = std::ptr::null_mut();
-            let mut evaluator = Evaluator {
-                info,
-                estate: std::ptr::null_mut(),
-                predicate: std::ptr::null_mut(),
-            };
-            if !(*info).ii_Expressions.is_null() || !(*info).ii_Predicate.is_null() {
-                evaluator.estate = pg_sys::CreateExecutorState();
-                evaluator.predicate =
-                    pg_sys::ExecPrepareQual((*info).ii_Predicate, evaluator.estate);
+            let info = self.info;
+            if (*info).ii_Expressions.is_null() && (*info).ii_Predicate.is_null() {
+                return false;
             }
-            evaluator
+            if self.estate.is_null() {
+                let before = pg_sys::CurrentMemoryContext;
+                pg_sys::CurrentMemoryContext = self.memory;
+                // Expressions that others have made ready are their executor's.
+                (*info).ii_ExpressionsState = std::ptr::null_mut();
+                self.estate = pg_sys::CreateExecutorState();
+                self.predicate = pg_sys::ExecPrepareQual((*info).ii_Predicate, self.estate);
+                pg_sys::CurrentMemoryContext = before;
+            }
+            true
         }
     }
 
@@ -76,7 +91,7 @@ impl Evaluator {
     ) -> bool {
         // SAFETY: the caller's promise; the arrays have room for all columns.
         unsafe {
-            if self.estate.is_null() {
+            if !self.prepare() {
                 // Plain columns, without a call for each.
                 let (values, isnull) = slot::columns(row);
                 for at in 0..(*self.info).ii_NumIndexAttrs as usize {
@@ -134,13 +149,29 @@ impl Evaluator {
         }
     }
 
-    /// Lets go of everything. After an ERROR the memory context does.
-    pub fn end(self) {
-        if !self.estate.is_null() {
-            // SAFETY: made by `new`, and what was made ready in it goes with it.
+    /// Lets go of what was made ready, as the end of a statement does. It can
+    /// be used again.
+    pub fn rest(&mut self) {
+        let estate = std::mem::replace(&mut self.estate, std::ptr::null_mut());
+        self.predicate = std::ptr::null_mut();
+        if !estate.is_null() {
+            // SAFETY: made by `prepare`; what was made ready in it goes with it.
             unsafe {
                 (*self.info).ii_ExpressionsState = std::ptr::null_mut();
-                pg_sys::FreeExecutorState(self.estate);
+                pg_sys::FreeExecutorState(estate);
+            }
+        }
+    }
+}
+
+impl Drop for Evaluator {
+    fn drop(&mut self) {
+        if !self.estate.is_null() {
+            // SAFETY: as in `rest`; after an ERROR nothing but memory is given
+            // back.
+            unsafe {
+                (*self.info).ii_ExpressionsState = std::ptr::null_mut();
+                pg_sys::MemoryContextDelete((*self.estate).es_query_cxt);
             }
         }
     }

@@ -133,7 +133,7 @@ fn rowref_relation_stats(
     // SAFETY: open until `close`.
     let store = unsafe { RelationStore::new(opened.relation) };
     let layout = layout_or_raise(&opened, &store);
-    let report = store.or_raise(check(&store, &layout));
+    let report = store.or_raise(check(&store, &*layout));
     let kinds = store.or_raise(kinds_of(&store));
     let rows = rows_of(&opened);
     let usable = (store.page_size() - HEADER_BYTES - SPECIAL_BYTES) as u64 * report.leaf_pages;

@@ -6,6 +6,7 @@ pub mod chain;
 pub mod cursor;
 pub mod entries;
 pub mod histories;
+pub mod index;
 pub mod look;
 pub mod prune;
 pub mod read;

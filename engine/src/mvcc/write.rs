@@ -377,13 +377,13 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
 
     /// Tells the store that a version is about to be put under a key whose
     /// first leaf is locked (rule 22), wherever on that leaf or behind it.
-    fn is_written(&self, leaf: &Leaf<'t, S>, key: &[u8], over: Option<Sequence>) {
+    pub(super) fn is_written(&self, leaf: &Leaf<'t, S>, key: &[u8], over: Option<Sequence>) {
         self.tree.store.key_written(key, over);
         self.tree.store.leaf_written(leaf.block(self.tree.store));
     }
 
     /// Puts a version whose place is known, pruning and splitting as needed.
-    fn put(
+    pub(super) fn put(
         &self,
         leaf: Leaf<'t, S>,
         chain: Chain,
@@ -425,7 +425,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
 
     /// Puts an entry at its place in the order, after pruning the leaf if it
     /// is too full.
-    fn put_entry(
+    pub(super) fn put_entry(
         &self,
         mut leaf: Leaf<'t, S>,
         head: Head,

@@ -2,7 +2,6 @@
 //! every other index is stored beside it.
 
 mod progress;
-mod sort;
 mod stored;
 
 use pg::error::unsupported;

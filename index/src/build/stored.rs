@@ -16,12 +16,12 @@ use pg::handles::TemporaryFile;
 use pg::open::OpenStore;
 use pg::row::{self, Arena, IndexLayout, Organization};
 use pg::slot;
+use pg::sort::{Item, Sorter};
 use pg::store::RelationStore;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::Built;
 use super::progress::{self, Phase};
-use super::sort::{Item, Sorter};
 
 type EntrySorter<'l> = Sorter<'l, row::TableLayout, TemporaryFile>;
 
@@ -283,8 +283,8 @@ impl<'l> Reader<'l> {
         }
     }
 
-    fn end(self) {
-        self.evaluator.end();
+    fn end(mut self) {
+        self.evaluator.rest();
         // SAFETY: both were made by `new`.
         unsafe {
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);

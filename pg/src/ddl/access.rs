@@ -94,16 +94,26 @@ pub(super) fn accept(
     }
     // Refused before anything of it is committed: CREATE INDEX CONCURRENTLY
     // would leave an invalid index that stands in the way of TRUNCATE.
-    if !index.is_primary && !copies_primary_key(oid, index) {
+    if index.is_exclusion {
         error::unsupported(
-            "secondary indexes and unique or exclusion constraints on index-organized tables",
-            "Only a primary key is supported so far; use a heap table where you need another index.",
+            "exclusion constraints on index-organized tables",
+            "Use a heap table where you need one.",
+        )
+    }
+    if !index.is_ready && !copies_primary_key(oid, index) {
+        error::unsupported(
+            "making indexes of index-organized tables CONCURRENTLY",
+            "Leave CONCURRENTLY out: the table can be read meanwhile, not written.",
         )
     }
     if !index.is_immediate {
         error::unsupported(
-            "deferrable primary keys on index-organized tables",
-            "Declare the primary key NOT DEFERRABLE, or use a heap table.",
+            if index.is_primary {
+                "deferrable primary keys on index-organized tables"
+            } else {
+                "deferrable unique constraints on index-organized tables"
+            },
+            "Declare the constraint NOT DEFERRABLE, or use a heap table.",
         )
     }
 }

@@ -126,6 +126,10 @@ pub(super) struct Index {
     /// The row from its columns on: these, their collations, operator classes
     /// and options, and expressions and predicate if there are any.
     pub definition: Vec<u8>,
+    pub is_exclusion: bool,
+    /// Whether rows are entered in it from the start; not if it is being made
+    /// CONCURRENTLY.
+    pub is_ready: bool,
 }
 
 pub(super) fn index_of(index: pg_sys::Oid) -> Option<Index> {
@@ -146,6 +150,8 @@ pub(super) fn index_of(index: pg_sys::Oid) -> Option<Index> {
                 is_immediate: form.indimmediate,
                 is_unique: form.indisunique,
                 definition: std::slice::from_raw_parts(begin, bytes).to_vec(),
+                is_exclusion: form.indisexclusion,
+                is_ready: form.indisready,
             };
             pg_sys::heap_freetuple(row);
             found

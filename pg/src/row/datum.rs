@@ -54,3 +54,44 @@ pub unsafe fn copy_datum(value: pg_sys::Datum, length: i16, to: *mut u8) -> usiz
         size
     }
 }
+
+/// Whether two values, neither of them null, are alike to the last byte, which
+/// of a varlena's contents is asked and not of its header's length. False where
+/// it would have to be unpacked to know: such values may be alike all the same.
+///
+/// # Safety
+/// Both are whole datums of a type with this length.
+pub unsafe fn same_image(
+    left: pg_sys::Datum,
+    right: pg_sys::Datum,
+    length: i16,
+    by_value: bool,
+) -> bool {
+    if by_value || left == right {
+        return left == right;
+    }
+    let (left, right) = (
+        left.cast_mut_ptr::<u8>().cast_const(),
+        right.cast_mut_ptr::<u8>().cast_const(),
+    );
+    // SAFETY: by the caller, as many bytes are there as length or header say.
+    unsafe {
+        let slice = |from: *const u8, size| std::slice::from_raw_parts(from, size);
+        match length {
+            -1 => {}
+            -2 => {
+                let text = |from: *const u8| std::ffi::CStr::from_ptr(from.cast());
+                return text(left) == text(right);
+            }
+            length => return slice(left, length as usize) == slice(right, length as usize),
+        }
+        let contents = |from: *const u8| match shape(from) {
+            Some(Shape::Short(size)) => Some((1, slice(from.add(1), size - 1))),
+            Some(Shape::Plain(size)) => Some((1, slice(from.add(4), size - 4))),
+            Some(Shape::Compressed(size)) => Some((2, slice(from.add(4), size - 4))),
+            Some(Shape::External(size)) if !is_expanded(from) => Some((3, slice(from, size))),
+            _ => None,
+        };
+        matches!((contents(left), contents(right)), (Some(left), Some(right)) if left == right)
+    }
+}

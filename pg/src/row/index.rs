@@ -166,8 +166,9 @@ impl IndexLayout {
 
     /// Makes the entry of a row: appends its key and its payload, and returns
     /// how many of the key's bytes are the index's own columns. Long values
-    /// are read in, into the current memory context: an index has no TOAST
-    /// table.
+    /// are read in and unpacked, into the current memory context: an index has
+    /// no TOAST table, and equal values are to be equal bytes, however the row
+    /// came to store them.
     ///
     /// # Safety
     /// As for [`IndexLayout::encode_columns`].
@@ -194,8 +195,13 @@ impl IndexLayout {
                     continue;
                 }
                 let value = inline[at].cast_mut_ptr::<u8>();
-                if matches!(shape(value), Some(Shape::External(_))) && !is_expanded(value) {
-                    inline[at] = pg_sys::detoast_external_attr(value.cast())
+                let is_packed = match shape(value) {
+                    Some(Shape::External(_)) => is_expanded(value),
+                    Some(Shape::Compressed(_)) => false,
+                    _ => true,
+                };
+                if !is_packed {
+                    inline[at] = pg_sys::pg_detoast_datum_packed(value.cast())
                         .cast::<u8>()
                         .into();
                 }

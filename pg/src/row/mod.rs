@@ -27,7 +27,7 @@ pub(crate) use attribute::align_bytes;
 pub use attribute::{Attribute, Source};
 pub use cache::{IndexStorage, forget, init, keep, of_index, of_relation};
 pub use compare::KeyOrder;
-pub use datum::{copy_datum, datum_bytes};
+pub use datum::{copy_datum, datum_bytes, same_image};
 pub use deform::{Arena, Cursor};
 pub use encode::{key_value, row_id_key};
 pub use index::IndexLayout;

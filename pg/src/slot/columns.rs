@@ -21,6 +21,26 @@ pub unsafe fn columns<'s>(slot: *mut pg_sys::TupleTableSlot) -> (&'s [pg_sys::Da
     }
 }
 
+/// The columns before `end` of the row in a slot of any kind.
+///
+/// # Safety
+/// As for [`columns`]; the slot has that many.
+pub unsafe fn columns_upto<'s>(
+    slot: *mut pg_sys::TupleTableSlot,
+    end: usize,
+) -> (&'s [pg_sys::Datum], &'s [bool]) {
+    // SAFETY: as for `columns`.
+    unsafe {
+        if usize::try_from((*slot).tts_nvalid).unwrap_or(0) < end {
+            pg_sys::slot_getsomeattrs_int(slot, end as i32);
+        }
+        (
+            std::slice::from_raw_parts((*slot).tts_values, end),
+            std::slice::from_raw_parts((*slot).tts_isnull, end),
+        )
+    }
+}
+
 /// Empties a slot of any kind.
 ///
 /// # Safety

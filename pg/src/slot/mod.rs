@@ -20,7 +20,7 @@ use pgrx::pg_sys;
 
 use crate::row::{Arena, Cursor, TableLayout};
 
-pub use columns::{clear_any, columns};
+pub use columns::{clear_any, columns, columns_upto};
 pub use store::{set_head, set_locked, store, store_borrowed};
 
 /// The callbacks, which also mark a slot as ours.

@@ -322,3 +322,29 @@ pub unsafe fn update_relation_statistics(
         );
     }
 }
+
+/// Writes what a VACUUM found of an index to `pg_class`.
+///
+/// # Safety
+/// `index` is open, in a VACUUM of its table.
+pub unsafe fn update_index_statistics(index: pg_sys::Relation, entries: f64) {
+    let (mut xid_updated, mut multixact_updated) = (false, false);
+    let none = pg_sys::TransactionId::from_inner(0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pages =
+            pg_sys::RelationGetNumberOfBlocksInFork(index, pg_sys::ForkNumber::MAIN_FORKNUM);
+        pg_sys::vac_update_relstats(
+            index,
+            pages,
+            entries,
+            0,
+            false,
+            none,
+            none,
+            &mut xid_updated,
+            &mut multixact_updated,
+            false,
+        );
+    }
+}

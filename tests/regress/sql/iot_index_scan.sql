@@ -311,10 +311,6 @@ select compare('select * from @mix where not b and u = md5(''1'')::uuid and y = 
 select compare('select * from @mix where b = true and u >= md5(''1'')::uuid and m > ''calm'' and lower(r) < 4 order by b, u, y, m, o, t, i, v, r');
 
 -- What an index cannot be yet.
-create index on iot_one (v);
-create unique index on iot_one (v);
-create index on iot_one ((k + 1));
-create index on iot_one (k) where k > 0;
 create table iot_refused (k int, v int, primary key (k) include (v)) using :am;
 create table heap_refused (k int) using heap;
 create index on heap_refused using rowref (k);

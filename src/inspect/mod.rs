@@ -1,6 +1,7 @@
 //! Looking into a relation: `rowref.verify`, and in the folder what shows
 //! instead of judging.
 
+mod entries;
 mod page;
 mod stats;
 mod versions;
@@ -8,23 +9,25 @@ mod versions;
 use am::TableAm;
 use engine::BlockNumber;
 use engine::btree::Meta;
-use engine::btree::check::check;
+use engine::btree::check::{Report, check};
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::scan::{Direction, Range};
 use engine::page::cell::{EntryKind, Head, bit};
 use engine::page::{Page, PageKind};
 use engine::store::PageStore;
-use pg::row::{self, Arena, Organization, TableLayout};
+use pg::row::{self, Arena, IndexLayout, Organization, TableLayout};
 use pg::store::RelationStore;
 use pg::toast::StoredValues;
 use pg::xact::ServerSnapshot;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
+use std::rc::Rc;
 
 /// A relation that is open for looking at. On an error the transaction's end
 /// closes it.
 struct Opened {
     relation: pg_sys::Relation,
+    is_index: bool,
 }
 
 impl Opened {
@@ -41,6 +44,18 @@ impl Opened {
         Opened::with(relation, lock as i32)
     }
 
+    /// Keeps out what changes definitions, and other maintenance, but lets
+    /// writers in: what seems to be damage has to be looked at twice.
+    fn with_writers(relation: pg_sys::Oid) -> Opened {
+        // SAFETY: a plain function.
+        let lock = if unsafe { pg_sys::RecoveryInProgress() } {
+            pg_sys::AccessShareLock
+        } else {
+            pg_sys::ShareUpdateExclusiveLock
+        };
+        Opened::with(relation, lock as i32)
+    }
+
     /// For a look at one page or one key, which is held still while it is
     /// read; others may write before and after.
     fn beside_writers(relation: pg_sys::Oid) -> Opened {
@@ -52,14 +67,20 @@ impl Opened {
         // SAFETY: in a transaction; an oid that is no relation is an ERROR.
         unsafe {
             let open = pg_sys::relation_open(relation, lock);
-            if !pg::ddl::is_ours(open) {
+            let is_index = (*(*open).rd_rel).relkind as u8 == pg_sys::RELKIND_INDEX
+                && Some((*(*open).rd_rel).relam) == pg::ddl::index_am_oid()
+                && pg::store::has_storage(open);
+            if !is_index && !pg::ddl::is_ours(open) {
                 pg::error::unsupported(
                     "looking into relations of other access methods",
-                    "Name a table that was created USING iot; its primary key has no storage \
-                     of its own.",
+                    "Name a table that was created USING iot, or an index of one; its primary \
+                     key has no storage of its own.",
                 )
             }
-            Opened { relation: open }
+            Opened {
+                relation: open,
+                is_index,
+            }
         }
     }
 
@@ -70,7 +91,7 @@ impl Opened {
 }
 
 /// As [`layout_of`], for those who can do nothing without.
-fn layout_or_raise(opened: &Opened, store: &RelationStore) -> TableLayout {
+fn layout_or_raise(opened: &Opened, store: &RelationStore) -> Rc<TableLayout> {
     match layout_of(opened, store) {
         Ok(layout) => layout,
         Err(what) => store.or_raise(Err(engine::Error::corrupt(BlockNumber::META, what))),
@@ -109,7 +130,7 @@ fn command_of(head: Head) -> Option<i64> {
 }
 
 /// The layout that the metapage describes, or what is wrong with it.
-fn layout_of(opened: &Opened, store: &RelationStore) -> Result<TableLayout, String> {
+fn layout_of(opened: &Opened, store: &RelationStore) -> Result<Rc<TableLayout>, String> {
     let meta = store
         .read(BlockNumber::META)
         .and_then(|page| Meta::decode(&page))
@@ -117,7 +138,15 @@ fn layout_of(opened: &Opened, store: &RelationStore) -> Result<TableLayout, Stri
     let organization = Organization::from_bytes(&meta.layout).map_err(|error| error.to_string())?;
     // SAFETY: the relation is open. The cache is passed by, so that what is
     // checked is what the page says.
-    Ok(unsafe { TableLayout::new(opened.relation, organization) })
+    unsafe {
+        if opened.is_index {
+            let index = IndexLayout::new(opened.relation, organization);
+            return index
+                .map(|index| Rc::clone(index.layout()))
+                .map_err(|error| error.to_string());
+        }
+        Ok(Rc::new(TableLayout::new(opened.relation, organization)))
+    }
 }
 
 /// Every problem of a relation.
@@ -126,24 +155,55 @@ fn rowref_verify(
     relation: pg_sys::Oid,
     heavy: bool,
 ) -> TableIterator<'static, (name!(block, i64), name!(problem, String))> {
-    let opened = Opened::new(relation);
+    let opened = if heavy {
+        Opened::with_writers(relation)
+    } else {
+        Opened::new(relation)
+    };
     // SAFETY: open until `close`.
     let store = unsafe { RelationStore::new(opened.relation) };
     let mut problems = Vec::new();
     match layout_of(&opened, &store) {
         Err(what) => problems.push((0, what)),
         Ok(layout) => {
-            let report = store.or_raise(check(&store, &layout));
+            let report = check_twice(&opened, &store, &layout, heavy);
             let tree = report.problems.into_iter();
             problems.extend(tree.map(|problem| (i64::from(problem.block.0), problem.what)));
             if heavy {
                 store.or_raise(verify_rows(&store, &layout, &mut problems));
-                verify_stored_values(opened.relation, &layout, &mut problems);
+                if !opened.is_index {
+                    verify_stored_values(opened.relation, &layout, &mut problems);
+                    entries::verify_indexes(opened.relation, &mut problems);
+                }
             }
         }
     }
     opened.close();
     TableIterator::new(problems)
+}
+
+/// Checks a tree. With writers about, what seems to be damage may be a change
+/// in passing: then they are kept out, and the tree is checked again.
+fn check_twice(
+    opened: &Opened,
+    store: &RelationStore,
+    layout: &TableLayout,
+    with_writers: bool,
+) -> Report {
+    let report = check(store, layout);
+    // SAFETY: in a transaction.
+    let is_final = !with_writers || unsafe { pg_sys::RecoveryInProgress() };
+    match report {
+        Ok(report) if is_final || report.problems.is_empty() => report,
+        report if is_final => store.or_raise(report),
+        _ => {
+            // SAFETY: the relation is open; the lock goes with the transaction.
+            unsafe {
+                pg_sys::LockRelationOid((*opened.relation).rd_id, pg_sys::ShareLock as i32);
+            }
+            store.or_raise(check(store, layout))
+        }
+    }
 }
 
 /// Reads every column of every stored version, dead ones too.
@@ -280,10 +340,12 @@ fn organization_name(opened: &Opened, layout: &TableLayout) -> String {
     if layout.is_row_id() {
         return "row id".into();
     }
-    let names: Vec<_> = layout
-        .organization()
-        .columns()
-        .iter()
+    // Of an index its own columns; how many those are, its descriptor says.
+    let columns = layout.organization().columns().iter();
+    // SAFETY: the relation is open.
+    let own = unsafe { (*(*opened.relation).rd_att).natts };
+    let names: Vec<_> = columns
+        .take_while(|column| !opened.is_index || i32::from(column.attribute) <= own)
         .map(|column| {
             // SAFETY: the relation is open; names end in a zero byte.
             unsafe {
@@ -296,5 +358,6 @@ fn organization_name(opened: &Opened, layout: &TableLayout) -> String {
             }
         })
         .collect();
-    format!("key ({})", names.join(", "))
+    let what = if opened.is_index { "entry" } else { "key" };
+    format!("{what} ({})", names.join(", "))
 }

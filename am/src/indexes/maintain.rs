@@ -1,0 +1,318 @@
+//! After a row was written: which entries end, and which have to be made.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use engine::BlockNumber;
+use engine::compare::Compare;
+use engine::mvcc::batch::Batch;
+use engine::mvcc::{VersionId, Writer};
+use pg::error::{self, OrRaise};
+use pg::evaluate::{Evaluator, IndexValues};
+use pg::memory::in_temporary_context;
+use pg::open::OpenIndex;
+use pg::row::{IndexLayout, TableLayout, same_image};
+use pg::slot;
+use pgrx::pg_sys;
+
+use super::facts::{IndexFacts, TableIndexes, indexes_of};
+use crate::table_am::TableAm;
+
+/// A row that a command has just superseded: who did it, and where it was.
+#[derive(Clone, Copy)]
+pub struct Replaced<'k> {
+    /// Writer and command of the version that came after it.
+    pub writer: Writer,
+    /// The version.
+    pub id: VersionId<'k>,
+    /// Where it was last seen.
+    pub near: BlockNumber,
+}
+
+/// Writes the tombstones of a row that was deleted.
+///
+/// # Safety
+/// `relation` is open, and the row's tombstone written; no page is locked.
+pub unsafe fn deleted<A: TableAm>(table: &A, relation: pg_sys::Relation, old: Replaced<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let facts = indexes_of(relation);
+        if facts.indexes.is_empty() {
+            return;
+        }
+        with_old_row(&facts, table, relation, old, |row| {
+            for of in &facts.indexes {
+                with_index(of, relation, |index| {
+                    let mut before = Entry::default();
+                    let had = of.evaluating(index.store().relation(), |evaluator| {
+                        before.make(evaluator, index.layout(), row, old.id.key)
+                    });
+                    if had {
+                        end(of, index, relation, old.writer, &before.key);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// Writes the tombstones of entries that an updated row has no longer, and
+/// notes where it needs a new one, for `aminsert`. Whether it does anywhere.
+///
+/// # Safety
+/// `relation` is open, and the new version, whose key and row these are,
+/// written; no page is locked.
+pub unsafe fn updated<A: TableAm>(
+    table: &A,
+    relation: pg_sys::Relation,
+    old: Replaced<'_>,
+    key: &[u8],
+    new_row: *mut pg_sys::TupleTableSlot,
+    handle: pg_sys::ItemPointerData,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let facts = indexes_of(relation);
+        if facts.indexes.is_empty() {
+            return false;
+        }
+        let layout = table.layout();
+        let moved = layout.compare(old.id.key, key).is_ne();
+        let mut needs: [pg_sys::Oid; PUTS_MAX] = [pg_sys::Oid::INVALID; PUTS_MAX];
+        let mut more: Vec<pg_sys::Oid> = Vec::new();
+        let mut count = 0;
+        with_old_row(&facts, table, relation, old, |old_row| {
+            let changes = Changes::between(layout, old_row, new_row, facts.columns_end);
+            for of in &facts.indexes {
+                if !moved && !of.looks_at(|column| changes.is_changed(column)) {
+                    continue;
+                }
+                let needs_put = with_index(of, relation, |index| {
+                    change(of, index, relation, old, key, old_row, new_row)
+                });
+                if needs_put {
+                    match needs.get_mut(count) {
+                        Some(place) => *place = of.index,
+                        None => more.push(of.index),
+                    }
+                    count += 1;
+                }
+            }
+        });
+        if count > 0 {
+            let few = needs[..count.min(PUTS_MAX)].iter().copied();
+            pg::needs_put::note(handle, few.chain(more));
+        }
+        count > 0
+    }
+}
+
+/// More indexes than this cost an allocation.
+const PUTS_MAX: usize = 16;
+
+/// Which columns of a row changed.
+struct Changes<'r> {
+    layout: &'r TableLayout,
+    old: (&'r [pg_sys::Datum], &'r [bool]),
+    new: (&'r [pg_sys::Datum], &'r [bool]),
+}
+
+impl<'r> Changes<'r> {
+    unsafe fn between(
+        layout: &'r Rc<TableLayout>,
+        old: *mut pg_sys::TupleTableSlot,
+        new: *mut pg_sys::TupleTableSlot,
+        columns_end: usize,
+    ) -> Changes<'r> {
+        // SAFETY: both hold rows of the table.
+        unsafe {
+            Changes {
+                layout,
+                old: slot::columns_upto(old, columns_end),
+                new: slot::columns(new),
+            }
+        }
+    }
+
+    /// Whether a column's bytes changed. What did not cannot change an index.
+    fn is_changed(&self, column: usize) -> bool {
+        if self.old.1[column] || self.new.1[column] {
+            return self.old.1[column] != self.new.1[column];
+        }
+        let attribute = &self.layout.attributes()[column];
+        // SAFETY: both are values of the column's type.
+        unsafe {
+            !same_image(
+                self.old.0[column],
+                self.new.0[column],
+                attribute.length,
+                attribute.by_value,
+            )
+        }
+    }
+}
+
+/// An entry's bytes.
+#[derive(Default)]
+struct Entry {
+    key: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl Entry {
+    /// The entry of the row in a slot; false if the index leaves it out.
+    unsafe fn make(
+        &mut self,
+        evaluator: &mut Evaluator,
+        layout: &IndexLayout,
+        row: *mut pg_sys::TupleTableSlot,
+        reference: &[u8],
+    ) -> bool {
+        self.key.clear();
+        self.payload.clear();
+        let mut values = IndexValues::default();
+        // SAFETY: the slot holds a row of the index's table; bytes are copied
+        // out of the context before it goes.
+        unsafe {
+            in_temporary_context(c"rowref index entry", || {
+                evaluator.evaluate(row, &mut values) && {
+                    let made = layout.entry_of(
+                        &values.values,
+                        &values.isnull,
+                        reference,
+                        &mut self.key,
+                        &mut self.payload,
+                    );
+                    made.or_raise_here(layout);
+                    true
+                }
+            })
+        }
+    }
+}
+
+/// Compares the old and the new entry of one index, ends the old one if it is
+/// another, and says whether the new one has to be put.
+unsafe fn change(
+    of: &IndexFacts,
+    index: &OpenIndex,
+    relation: pg_sys::Relation,
+    old: Replaced<'_>,
+    key: &[u8],
+    old_row: *mut pg_sys::TupleTableSlot,
+    new_row: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: the relations are open; the slots hold rows of the table.
+    unsafe {
+        let layout = index.layout();
+        let (mut before, mut after) = (Entry::default(), Entry::default());
+        let (had, has) = of.evaluating(index.store().relation(), |evaluator| {
+            (
+                before.make(evaluator, layout, old_row, old.id.key),
+                after.make(evaluator, layout, new_row, key),
+            )
+        });
+        let stays = had && has && layout.layout().compare(&before.key, &after.key).is_eq();
+        if had && !stays {
+            end(of, index, relation, old.writer, &before.key);
+        }
+        has && !(stays && before.payload == after.payload)
+    }
+}
+
+/// Ends an entry. One that a whole index does not hold is corruption, of the
+/// index or of an expression's promise to be immutable (rule 14).
+unsafe fn end(
+    of: &IndexFacts,
+    index: &OpenIndex,
+    relation: pg_sys::Relation,
+    writer: Writer,
+    key: &[u8],
+) {
+    // SAFETY: the relations are open.
+    unsafe {
+        let ended = index
+            .store()
+            .with(|versions| versions.end_index_entry(writer, key, of.is_valid))
+            .or_raise(index.store().relation());
+        if !ended && of.is_valid {
+            error::entry_is_missing(relation, index.store().relation());
+        }
+    }
+}
+
+/// Opens an index for a moment. It is locked already.
+unsafe fn with_index<R>(
+    of: &IndexFacts,
+    relation: pg_sys::Relation,
+    work: impl FnOnce(&OpenIndex) -> R,
+) -> R {
+    // SAFETY: a locked index does not go away; after an ERROR the server
+    // closes what is open.
+    unsafe {
+        let open = pg_sys::RelationIdGetRelation(of.index);
+        assert!(!open.is_null(), "a locked index is there");
+        let index = OpenIndex::open(open, relation).expect("a stored index stays one while locked");
+        let result = work(&index);
+        drop(index);
+        pg_sys::RelationClose(open);
+        result
+    }
+}
+
+/// Fetches the version that was superseded, whatever became of it since.
+unsafe fn with_old_row<A: TableAm>(
+    facts: &TableIndexes,
+    table: &A,
+    relation: pg_sys::Relation,
+    old: Replaced<'_>,
+    work: impl FnOnce(*mut pg_sys::TupleTableSlot),
+) {
+    // Room that is used again: this is called for each row.
+    thread_local!(static ROOM: RefCell<Batch> = RefCell::default());
+    // Taken out while it is used: an expression's function may lead back here.
+    let mut batch = ROOM.take();
+    batch.clear();
+    // SAFETY: the relation is open; the slot is the table's. It is cleared
+    // before the bytes go that it borrows.
+    unsafe {
+        let found = table
+            .version(old.id, old.near, &mut batch)
+            .or_raise(relation);
+        if !found {
+            error::vanished(relation);
+        }
+        facts.with_slot(|row_slot| {
+            let row = batch.row(0);
+            slot::store_borrowed(
+                row_slot,
+                table.layout(),
+                row.key,
+                row.payload,
+                row.head,
+                slot::INVALID_TID,
+            );
+            work(row_slot);
+            slot::clear_any(row_slot);
+        });
+    }
+    ROOM.set(batch);
+}
+
+/// An entry that cannot be laid out is the index's affair.
+trait OrRaiseHere {
+    unsafe fn or_raise_here(self, layout: &IndexLayout);
+}
+
+impl OrRaiseHere for Result<usize, pg::row::Error> {
+    unsafe fn or_raise_here(self, layout: &IndexLayout) {
+        if self.is_ok() {
+            return;
+        }
+        // SAFETY: the index is locked; the ERROR closes it.
+        unsafe {
+            let index = pg_sys::RelationIdGetRelation(layout.layout().relation());
+            self.or_raise(index);
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What a change of a row means to the table's stored indexes (rules 11 to 14).
+//!
+//! The table AM writes every tombstone; `aminsert` only puts. After a row was
+//! written, and with no page locked, `maintain` looks at each index: by the
+//! columns that changed first (most updates end there), then by the old and the
+//! new entry. `facts` is what has to be known of the indexes for that, found
+//! once and kept. `rebuild` makes the indexes anew where the table's key changes, and
+//! `vacuum` goes through them. The argument is in the crate's README, section "Indexes".
+
+mod facts;
+mod maintain;
+mod rebuild;
+mod vacuum;
+
+pub use maintain::{Replaced, deleted, updated};
+pub use rebuild::rebuild;
+pub use vacuum::vacuum;

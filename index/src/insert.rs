@@ -1,0 +1,176 @@
+//! `aminsert`: the entry of a row that the table holds already.
+//!
+//! It only puts; what ends an entry is written by the table AM, which also says
+//! which indexes an updated row has to be entered in (`pg::needs_put`). The
+//! entry carries the writer and the command of the row's version, by its handle
+//! (rule 13), and not those of the moment: expressions may have run other
+//! statements since.
+
+use std::cell::RefCell;
+
+use engine::mvcc::Writer;
+use engine::mvcc::index::{Admission, Uniqueness};
+use engine::{CommandId, Xid};
+use pg::conflict;
+use pg::error::{self, OrRaise};
+use pg::handles;
+use pg::memory::in_temporary_context;
+use pg::needs_put::needs_put;
+use pg::open::OpenIndex;
+use pg::xact::{WaitPolicy, wait_for};
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+/// One call of `aminsert`.
+pub struct Insertion {
+    /// The index.
+    pub index: pg_sys::Relation,
+    /// Its table.
+    pub table: pg_sys::Relation,
+    /// The index's columns.
+    pub values: *mut pg_sys::Datum,
+    /// Which of them are null.
+    pub isnull: *mut bool,
+    /// The handle of the row's new version.
+    pub handle: pg_sys::ItemPointerData,
+    /// What to check.
+    pub check: pg_sys::IndexUniqueCheck::Type,
+}
+
+#[derive(Default)]
+struct Room {
+    key: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// Puts an entry; false if it may not be unique and was only to be noted.
+///
+/// # Safety
+/// The members are as `aminsert` got them.
+pub unsafe fn insert(what: &Insertion) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let Some(index) = OpenIndex::open(what.index, what.table) else {
+            return is_in_table(what);
+        };
+        let asks = what.check == pg_sys::IndexUniqueCheck::UNIQUE_CHECK_EXISTING;
+        if !asks && !needs_put(what.handle, (*what.index).rd_id) {
+            return true;
+        }
+        let lease = handles::resolve(what.handle)
+            .filter(|lease| lease.relation == (*what.table).rd_id.to_u32());
+        let Some(lease) = lease else {
+            error::raise_with(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                "the handle of a row to be indexed has ended".into(),
+                None,
+                None,
+            )
+        };
+        thread_local!(static ROOM: RefCell<Room> = RefCell::default());
+        // Taken out while it is used: a comparison function may lead back here.
+        let mut room = ROOM.take();
+        room.key.clear();
+        room.payload.clear();
+        let layout = index.layout();
+        let attributes = layout.attributes();
+        let values = std::slice::from_raw_parts(what.values, attributes);
+        let isnull = std::slice::from_raw_parts(what.isnull, attributes);
+        let columns_len = in_temporary_context(c"rowref index entry", || {
+            let (key, payload) = (&mut room.key, &mut room.payload);
+            layout.entry_of(values, isnull, &lease.reference.0, key, payload)
+        })
+        .or_raise(what.index);
+        let writer = Writer {
+            xid: Xid(lease.xmin),
+            cid: CommandId(lease.cid),
+        };
+        let nulls_are_distinct = !(*(*what.index).rd_index).indnullsnotdistinct;
+        let uniqueness = match what.check {
+            _ if nulls_are_distinct && layout.has_null(isnull) => None,
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES => Some(Uniqueness::Demanded),
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL => Some(Uniqueness::Noted),
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_EXISTING => Some(Uniqueness::Asked),
+            _ => None,
+        };
+        let is_unique = match uniqueness {
+            None if asks => true,
+            None => {
+                index
+                    .store()
+                    .with(|versions| versions.put_index_entry(writer, &room.key, &room.payload, 0))
+                    .or_raise(what.index);
+                true
+            }
+            Some(uniqueness) => put_unique(what, &index, writer, &room, columns_len, uniqueness),
+        };
+        ROOM.set(room);
+        is_unique
+    }
+}
+
+/// The table's own insertion was that of an index without storage: it has put
+/// the row under its key and refused a second one. Only an insertion that ON
+/// CONFLICT may take back leaves it to us to say that the key is taken.
+unsafe fn is_in_table(what: &Insertion) -> bool {
+    if !conflict::is_taken(what.handle) {
+        return true;
+    }
+    if what.check != pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL {
+        // SAFETY: the key is no arbiter, and the relations are open.
+        unsafe {
+            let described =
+                pg_sys::BuildIndexValueDescription(what.index, what.values, what.isnull);
+            error::duplicate_key(what.table, what.index, described)
+        }
+    }
+    false
+}
+
+/// Puts an entry that nobody else's columns may equal, waiting for whoever is
+/// about to put or to end one that do.
+unsafe fn put_unique(
+    what: &Insertion,
+    index: &OpenIndex,
+    writer: Writer,
+    room: &Room,
+    columns_len: usize,
+    uniqueness: Uniqueness,
+) -> bool {
+    // SAFETY: the relations are open; between two attempts no page is locked
+    // (rule 10).
+    unsafe {
+        loop {
+            let admission = index
+                .store()
+                .with(|versions| {
+                    versions.put_unique_entry(
+                        writer,
+                        &room.key,
+                        columns_len,
+                        &room.payload,
+                        0,
+                        uniqueness,
+                    )
+                })
+                .or_raise(what.index);
+            match admission {
+                Admission::Unique => return true,
+                Admission::Doubtful => return false,
+                Admission::Exists(_) => {
+                    let described =
+                        pg_sys::BuildIndexValueDescription(what.index, what.values, what.isnull);
+                    error::duplicate_key(what.table, what.index, described)
+                }
+                Admission::Busy { version, .. } => {
+                    wait_for(
+                        what.table,
+                        version.xmin,
+                        WaitPolicy::Block,
+                        what.handle,
+                        pg_sys::XLTW_Oper::XLTW_InsertIndex,
+                    );
+                }
+            }
+        }
+    }
+}
