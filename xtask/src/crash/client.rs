@@ -139,6 +139,15 @@ pub fn padding(value: i64, length: usize) -> String {
     letter.to_string().repeat(length)
 }
 
+/// A padding's length: usually short, now and then too long for its row.
+fn padding_length(random: &mut Rng, usual: usize) -> usize {
+    if random.u32(0..8) == 0 {
+        random.usize(2_000..9_000)
+    } else {
+        random.usize(0..usual)
+    }
+}
+
 impl Transaction<'_> {
     fn send(&mut self, statement: &str) -> Result<(), Trouble> {
         Ok(self.session.batch_execute(statement)?)
@@ -216,7 +225,7 @@ impl Transaction<'_> {
     fn ledger(&mut self, random: &mut Rng) -> Result<(), Trouble> {
         let client = self.client;
         let place = ("ledger", key(random));
-        let (value, length) = (random.i64(0..1_000_000), random.usize(0..300));
+        let (value, length) = (random.i64(0..1_000_000), padding_length(random, 300));
         let pad = padding(value, length);
         if !self.rows.contains_key(&place) {
             self.change(
@@ -323,7 +332,7 @@ impl Transaction<'_> {
     /// The table without a key.
     fn log(&mut self, random: &mut Rng) -> Result<(), Trouble> {
         let client = self.client;
-        let (value, length) = (random.i64(0..1000), random.usize(0..100));
+        let (value, length) = (random.i64(0..1000), padding_length(random, 100));
         let pad = padding(value, length);
         let held = self
             .rows
