@@ -1,117 +1,10 @@
 //! What kind of difference lies between two outputs of one test.
 
-use std::collections::BTreeMap;
-
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
+use super::kind::{Differences, Kind};
 use super::output::{Message, Piece, Table, pieces};
 use super::run::CONTROL;
-
-/// A kind of difference, worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// The session was lost, or the test printed nothing.
-    Crash,
-    /// A statement had to be stopped.
-    Hang,
-    /// Other rows.
-    Rows,
-    /// No error where the control reports one.
-    MissingError,
-    /// An error where the control reports none, or another one.
-    Error,
-    /// Another line than these: a step that waits, a description.
-    Text,
-    /// Another notice, warning, detail or context.
-    Message,
-    /// An error that follows from an earlier one: a missing table, an aborted
-    /// transaction; and what is missing because of it.
-    Cascade,
-    /// An error that says what is not supported.
-    Refused,
-    /// The access methods' names.
-    Names,
-    /// Tuple ids and other system columns.
-    Ctid,
-    /// Sizes and counters of storage.
-    Size,
-    /// The order of rows.
-    Order,
-    /// The shape of a plan.
-    Plan,
-}
-
-impl Kind {
-    /// All kinds, worst first.
-    pub const ALL: [Kind; 14] = [
-        Kind::Crash,
-        Kind::Hang,
-        Kind::Rows,
-        Kind::MissingError,
-        Kind::Error,
-        Kind::Text,
-        Kind::Message,
-        Kind::Cascade,
-        Kind::Refused,
-        Kind::Names,
-        Kind::Ctid,
-        Kind::Size,
-        Kind::Order,
-        Kind::Plan,
-    ];
-
-    /// Its name in reports and in the files of verdicts.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Crash => "crash",
-            Kind::Hang => "hang",
-            Kind::Rows => "rows",
-            Kind::MissingError => "missing-error",
-            Kind::Error => "error",
-            Kind::Text => "text",
-            Kind::Message => "message",
-            Kind::Cascade => "cascade",
-            Kind::Refused => "refused",
-            Kind::Names => "names",
-            Kind::Ctid => "ctid",
-            Kind::Size => "size",
-            Kind::Order => "order",
-            Kind::Plan => "plan",
-        }
-    }
-
-    /// What another access method may differ in.
-    pub fn is_harmless(self) -> bool {
-        self >= Kind::Names
-    }
-}
-
-/// The differences of one test.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Differences {
-    /// How many of each kind.
-    pub kinds: BTreeMap<Kind, usize>,
-    /// The first errors that are not in the control's output.
-    pub errors: Vec<String>,
-}
-
-impl Differences {
-    fn add(&mut self, kind: Kind) {
-        *self.kinds.entry(kind).or_default() += 1;
-    }
-
-    /// The worst kind; `None` if there is no difference.
-    pub fn worst(&self) -> Option<Kind> {
-        self.kinds.keys().next().copied()
-    }
-
-    fn error(&mut self, kind: Kind, message: &Message) {
-        self.add(kind);
-        if kind != Kind::Cascade && self.errors.len() < 3 && !self.errors.contains(&message.text) {
-            self.errors.push(message.text.clone());
-        }
-    }
-}
 
 /// Replaces the names of access methods by what they have in common.
 fn without_names(text: &str, am: &str) -> String {
@@ -152,6 +45,7 @@ pub fn compare(control: &str, printed: &str, am: &str) -> Differences {
             .collect()
     };
     let (old, new) = (nameless(&old_raw), nameless(&new_raw));
+    let mut notes = Notes::default();
     for op in capture_diff_slices(Algorithm::Myers, &old, &new) {
         let (in_old, in_new) = (op.old_range(), op.new_range());
         if let DiffOp::Equal { .. } = op {
@@ -163,9 +57,39 @@ pub fn compare(control: &str, printed: &str, am: &str) -> Differences {
             continue;
         }
         let statement = statement_before(&old, in_old.start);
-        hunk(&old[in_old], &new[in_new], &statement, &mut differences);
+        let sides = (&old[in_old], &new[in_new]);
+        hunk(sides, &statement, &mut notes, &mut differences);
     }
+    notes.count(&mut differences);
     differences
+}
+
+/// Notices on one side of a hunk only. Rows in another order tell their notices
+/// in another order too, which may put them into different hunks; so these are
+/// set against each other at the end.
+#[derive(Default)]
+struct Notes {
+    old: Vec<Message>,
+    new: Vec<Message>,
+    /// Those of hunks that failed on the new side.
+    follow: usize,
+}
+
+impl Notes {
+    fn count(self, differences: &mut Differences) {
+        let (old, new, moved) = apart(self.old, self.new);
+        for _ in 0..moved {
+            differences.add(Kind::Order);
+        }
+        for at in 0..old.len().max(new.len()) {
+            let follows = at < self.follow;
+            differences.add(if follows {
+                Kind::Cascade
+            } else {
+                Kind::Message
+            });
+        }
+    }
 }
 
 /// The lines that lead to a piece: its statement.
@@ -200,7 +124,12 @@ fn apart<T: Ord + Clone>(old: Vec<T>, new: Vec<T>) -> (Vec<T>, Vec<T>, usize) {
     (old_only, new_only, common)
 }
 
-fn hunk(old: &[Piece], new: &[Piece], statement: &str, differences: &mut Differences) {
+fn hunk(
+    (old, new): (&[Piece], &[Piece]),
+    statement: &str,
+    notes: &mut Notes,
+    differences: &mut Differences,
+) {
     let lines = |side: &[Piece]| -> Vec<String> {
         side.iter()
             .filter_map(|piece| match piece {
@@ -230,7 +159,7 @@ fn hunk(old: &[Piece], new: &[Piece], statement: &str, differences: &mut Differe
     for _ in 0..moved {
         differences.add(Kind::Order);
     }
-    let failed = compare_messages(messages(old), messages(new), differences);
+    let failed = compare_messages(messages(old), messages(new), notes, differences);
     compare_tables(tables(old), tables(new), &statement, failed, differences);
     let odd_lines = old_lines.len().max(new_lines.len());
     for at in 0..odd_lines {
@@ -278,7 +207,12 @@ fn follows(text: &str) -> bool {
 }
 
 /// Returns whether the new side failed where the old one did not.
-fn compare_messages(old: Vec<Message>, new: Vec<Message>, differences: &mut Differences) -> bool {
+fn compare_messages(
+    old: Vec<Message>,
+    new: Vec<Message>,
+    notes: &mut Notes,
+    differences: &mut Differences,
+) -> bool {
     let (old, new, moved) = apart(old, new);
     for _ in 0..moved {
         differences.add(Kind::Order);
@@ -321,9 +255,11 @@ fn compare_messages(old: Vec<Message>, new: Vec<Message>, differences: &mut Diff
         }
         differences.add(Kind::MissingError);
     }
-    for _ in 0..old_notes.len().max(new_notes.len()) {
-        differences.add(if failed { Kind::Cascade } else { Kind::Message });
+    if failed {
+        notes.follow += old_notes.len().max(new_notes.len());
     }
+    notes.old.extend(old_notes);
+    notes.new.extend(new_notes);
     failed
 }
 
@@ -405,6 +341,8 @@ fn compare_table(old: &Table, new: &Table, statement: &str) -> Kind {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const CONTROL_TEXT: &str = "\
@@ -551,14 +489,12 @@ ERROR:  index \"i\" does not exist
     }
 
     #[test]
-    fn the_harmless_kinds_are_those_that_may_differ() {
-        let harmless: Vec<Kind> = Kind::ALL
-            .into_iter()
-            .filter(|kind| kind.is_harmless())
-            .collect();
-        assert_eq!(
-            harmless,
-            [Kind::Names, Kind::Ctid, Kind::Size, Kind::Order, Kind::Plan]
-        );
+    fn notices_in_another_order_are_a_matter_of_order() {
+        let control = "NOTICE:  one\nselect 1;\nNOTICE:  two\nselect 2;\nNOTICE:  three\n";
+        let printed = "select 1;\nNOTICE:  two\nselect 2;\nNOTICE:  three\nNOTICE:  one\n";
+        let found = compare(control, printed, "iot");
+        assert_eq!(found.kinds, BTreeMap::from([(Kind::Order, 1)]));
+        let found = compare(control, "select 1;\nNOTICE:  two\nselect 2;\n", "iot");
+        assert_eq!(found.kinds, BTreeMap::from([(Kind::Message, 2)]));
     }
 }

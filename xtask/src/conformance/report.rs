@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::classify::{Differences, Kind};
+use super::kind::{Differences, Kind};
 use super::run::{CONTROL, Outcome};
 use super::suite::Suite;
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use rowref_tests::installation::workspace;
 
-use super::classify::{Differences, Kind};
+use super::kind::{Differences, Kind};
 use super::suite::Suite;
 
 /// What is expected of each test that differs.
