@@ -76,6 +76,7 @@ unsafe fn anew<A: TableAm>(
             );
         }
         lose_pages(table);
+        pg::version::server::await_class_row((*table).rd_id);
         let spool = read_out::<A>(table);
         // Always new storage, even where the old one is new itself: only so
         // does an unlogged table's init fork know the key as well.

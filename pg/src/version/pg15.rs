@@ -17,6 +17,7 @@ unsafe extern "C-unwind" {
     );
     fn rowref_resolve_conflict(newest: pg_sys::TransactionId, file: *const RelationFile);
     fn rowref_resolve_conflict_full(newest: u64, file: *const RelationFile);
+    fn rowref_await_class_row(relation: pg_sys::Oid);
     fn log_smgrcreate(file: *const RelationFile, fork: pg_sys::ForkNumber::Type);
 }
 
@@ -252,6 +253,17 @@ unsafe extern "C-unwind" fn requested() {
         // SAFETY: hooks of the server's own type.
         unsafe { guarded(|| hook()) };
     }
+}
+
+/// Waits until no other transaction is about to change a relation's row in
+/// pg_class: a GRANT, say, which takes no lock on the relation. Without it a
+/// command that core would let wait fails with "tuple concurrently updated".
+///
+/// # Safety
+/// The relation is locked by us.
+pub unsafe fn await_class_row(relation: pg_sys::Oid) {
+    // SAFETY: guarded; the caller's promise.
+    unsafe { guarded(|| rowref_await_class_row(relation)) }
 }
 
 /// What a VACUUM works with.

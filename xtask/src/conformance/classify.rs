@@ -323,7 +323,7 @@ fn compare_table(old: &Table, new: &Table, statement: &str) -> Kind {
     };
     let tids = old.rows.iter().chain(&new.rows).any(|row| holds_tid(row));
     let in_header = words(&old.header).any(|word| SYSTEM.contains(&word));
-    if in_header || (tids && mentions(&SYSTEM)) {
+    if in_header || mentions(&["ctid"]) || (tids && mentions(&SYSTEM)) {
         return Kind::Ctid;
     }
     let sizes = words(&old.header).chain(words(statement)).any(|word| {
