@@ -6,13 +6,13 @@ use crate::row_id;
 use crate::table_am::TableAm;
 use crate::toast;
 use crate::unique;
-use crate::wait;
 use engine::mvcc::Writer;
 use engine::mvcc::write::{Insertion, Written};
 use engine::page::cell::{EntryKind, Head};
 use engine::{CommandId, Xid};
 use pg::error::OrRaise;
 use pg::slot;
+use pg::xact::wait_for_inserter;
 use pgrx::{pg_guard, pg_sys};
 
 /// Encodes the new row in a slot, and stores what is too long for it. A row
@@ -111,7 +111,8 @@ pub(crate) unsafe fn patiently(
             Insertion::Exists(_) => return None,
             // SAFETY: no latch is held here (rule 10).
             Insertion::Busy { xid, speculative } => unsafe {
-                wait::for_inserter(relation, xid, speculative, &mut looked_again);
+                let nobody = pg::slot::INVALID_TID;
+                wait_for_inserter(relation, xid, speculative, &mut looked_again, nobody);
             },
         }
     }

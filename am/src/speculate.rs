@@ -1,10 +1,12 @@
 //! ON CONFLICT's insertions, which can be taken back (`pg/src/conflict`).
 
 use crate::decoding;
+use crate::indexes;
 use crate::insert::{count_inserts, encode, name_row, patiently, writer};
 use crate::open::open;
 use crate::row_handle;
 use crate::table_am::TableAm;
+use engine::mvcc::Writer;
 use engine::mvcc::batch::Batch;
 use pg::conflict;
 use pg::error::OrRaise;
@@ -34,6 +36,7 @@ pub unsafe extern "C-unwind" fn insert_speculative<A: TableAm>(
         match inserted {
             Some(written) => {
                 name_row(relation, slot, writer, &key, written);
+                conflict::note_row((*slot).tts_tid);
                 count_inserts(relation, 1);
             }
             None => {
@@ -70,7 +73,15 @@ pub unsafe extern "C-unwind" fn complete_speculative<A: TableAm>(
         let id = id.as_ref();
         let mut row = Batch::default();
         if !succeeded {
-            table.version(id, near, &mut row).or_raise(relation);
+            let found = table.version(id, near, &mut row);
+            if !found.or_raise(relation) {
+                lost("it is not in the table");
+            }
+            let writer = Writer {
+                xid: id.xmin,
+                cid: row.row(0).head.cid,
+            };
+            indexes::taken_back(relation, writer);
         }
         let found = table.finish_speculative(id, near, succeeded);
         if !found.or_raise(relation) {

@@ -2,42 +2,8 @@
 
 use engine::Xid;
 use engine::mvcc::Strength;
-use pg::conflict;
-use pg::xact::{KeyLock, WaitPolicy, wait_for, wait_for_token};
+use pg::xact::{KeyLock, WaitPolicy, wait_for};
 use pgrx::pg_sys;
-
-/// Waits for whoever has inserted the same key: for the decision on a
-/// `speculative` insertion, else for the transaction. `looked_again` starts as
-/// false, and is one insertion's.
-///
-/// # Safety
-/// `relation` is open.
-pub unsafe fn for_inserter(
-    relation: pg_sys::Relation,
-    xid: Xid,
-    speculative: bool,
-    looked_again: &mut bool,
-) {
-    if speculative {
-        match conflict::token_of(xid) {
-            Some(token) => return wait_for_token(xid, token),
-            // It was decided meanwhile. If a second look finds the row as it
-            // was, its writer has failed, and is about to be aborted.
-            None if !std::mem::replace(looked_again, true) => return,
-            None => {}
-        }
-    }
-    // SAFETY: the caller's promise.
-    unsafe {
-        wait_for(
-            relation,
-            xid,
-            WaitPolicy::Block,
-            pg::slot::INVALID_TID,
-            pg_sys::XLTW_Oper::XLTW_InsertIndex,
-        );
-    }
-}
 
 /// One command's place in the queue for a row: taken at the first wait, given
 /// up with the value.

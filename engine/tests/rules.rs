@@ -11,6 +11,7 @@ use engine::btree::check::{Report, check};
 use engine::compare::{Bytewise, common_prefix_len};
 use engine::mem::{Entry, Lsn, MemStore, TestSession, TestTransactions};
 use engine::mvcc::batch::Batch;
+use engine::mvcc::index::{Admission, Uniqueness};
 use engine::mvcc::scan::Direction;
 use engine::mvcc::write::{Insertion, Outcome, Successor};
 use engine::mvcc::{Strength, Transactions, VersionIdBuf, Versioned, Writer};
@@ -980,4 +981,43 @@ fn all_that_stands_under_a_key_is_found_over_several_leaves_locks_first_then_new
     );
     let nothing = db.with(&db.world, |db| db.all_under(b"kkk").unwrap());
     assert_eq!(nothing, []);
+}
+
+#[test]
+fn rule_16_a_speculative_entry_goes_with_its_row_and_holds_others_up_meanwhile() {
+    let db = Db::new(1024);
+    let (mut session, mut other) = (db.world.session(), db.world.session());
+    session.begin();
+    other.begin();
+    let put = |with: &TestSession, key: &[u8], flags, uniqueness| {
+        db.with(with, |db| {
+            db.put_unique_entry(writer(with), key, 4, b"", flags, uniqueness)
+                .unwrap()
+        })
+    };
+    // Columns "kkk1", references "a" and "b".
+    let (mine, theirs) = (b"kkk1a", b"kkk1b");
+    let admitted = put(&session, mine, bit::SPECULATIVE, Uniqueness::Noted);
+    assert_eq!(admitted, Admission::Unique);
+    let speculates =
+        |admission| matches!(admission, Admission::Busy { speculative, .. } if speculative);
+    assert!(speculates(put(&other, theirs, 0, Uniqueness::Demanded)));
+    let take_back = |key: &[u8]| {
+        db.with(&session, |db| {
+            db.take_back_index_entry(writer(&session), key).unwrap()
+        })
+    };
+    assert!(!take_back(theirs), "there is none");
+    assert!(take_back(mine));
+    assert!(!take_back(mine), "it goes once");
+    let admitted = put(&other, theirs, 0, Uniqueness::Demanded);
+    assert_eq!(admitted, Admission::Unique);
+    // Whoever comes now puts his, is told, and takes it back.
+    let admitted = put(&session, mine, bit::SPECULATIVE, Uniqueness::Noted);
+    assert_eq!(admitted, Admission::Doubtful);
+    assert!(take_back(mine));
+    other.commit();
+    session.commit();
+    assert_eq!(db.entries().concat().len(), 1);
+    db.check();
 }

@@ -10,6 +10,7 @@ use std::cell::RefCell;
 
 use engine::mvcc::Writer;
 use engine::mvcc::index::{Admission, Uniqueness};
+use engine::page::cell::bit;
 use engine::{CommandId, Xid};
 use pg::conflict;
 use pg::error::{self, OrRaise};
@@ -17,7 +18,7 @@ use pg::handles;
 use pg::memory::in_temporary_context;
 use pg::needs_put::needs_put;
 use pg::open::OpenIndex;
-use pg::xact::{WaitPolicy, wait_for};
+use pg::xact::wait_for_inserter;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// One call of `aminsert`.
@@ -52,6 +53,10 @@ pub unsafe fn insert(what: &Insertion) -> bool {
         let Some(index) = OpenIndex::open(what.index, what.table) else {
             return is_in_table(what);
         };
+        if conflict::is_taken(what.handle) {
+            // There is no row: the table's key has seen to that, and says so.
+            return true;
+        }
         let asks = what.check == pg_sys::IndexUniqueCheck::UNIQUE_CHECK_EXISTING;
         if !asks && !needs_put(what.handle, (*what.index).rd_id) {
             return true;
@@ -92,16 +97,27 @@ pub unsafe fn insert(what: &Insertion) -> bool {
             pg_sys::IndexUniqueCheck::UNIQUE_CHECK_EXISTING => Some(Uniqueness::Asked),
             _ => None,
         };
+        let flags = if conflict::is_speculative(what.handle) {
+            conflict::note_entry((*what.index).rd_id, &room.key);
+            bit::SPECULATIVE
+        } else {
+            0
+        };
         let is_unique = match uniqueness {
             None if asks => true,
             None => {
                 index
                     .store()
-                    .with(|versions| versions.put_index_entry(writer, &room.key, &room.payload, 0))
+                    .with(|versions| {
+                        versions.put_index_entry(writer, &room.key, &room.payload, flags)
+                    })
                     .or_raise(what.index);
                 true
             }
-            Some(uniqueness) => put_unique(what, &index, writer, &room, columns_len, uniqueness),
+            Some(uniqueness) => {
+                let writer = (writer, flags);
+                put_unique(what, &index, writer, &room, columns_len, uniqueness)
+            }
         };
         ROOM.set(room);
         is_unique
@@ -131,7 +147,7 @@ unsafe fn is_in_table(what: &Insertion) -> bool {
 unsafe fn put_unique(
     what: &Insertion,
     index: &OpenIndex,
-    writer: Writer,
+    (writer, flags): (Writer, u8),
     room: &Room,
     columns_len: usize,
     uniqueness: Uniqueness,
@@ -139,6 +155,7 @@ unsafe fn put_unique(
     // SAFETY: the relations are open; between two attempts no page is locked
     // (rule 10).
     unsafe {
+        let mut looked_again = false;
         loop {
             let admission = index
                 .store()
@@ -148,7 +165,7 @@ unsafe fn put_unique(
                         &room.key,
                         columns_len,
                         &room.payload,
-                        0,
+                        flags,
                         uniqueness,
                     )
                 })
@@ -161,15 +178,16 @@ unsafe fn put_unique(
                         pg_sys::BuildIndexValueDescription(what.index, what.values, what.isnull);
                     error::duplicate_key(what.table, what.index, described)
                 }
-                Admission::Busy { version, .. } => {
-                    wait_for(
-                        what.table,
-                        version.xmin,
-                        WaitPolicy::Block,
-                        what.handle,
-                        pg_sys::XLTW_Oper::XLTW_InsertIndex,
-                    );
-                }
+                Admission::Busy {
+                    version,
+                    speculative,
+                } => wait_for_inserter(
+                    what.table,
+                    version.xmin,
+                    speculative,
+                    &mut looked_again,
+                    what.handle,
+                ),
             }
         }
     }

@@ -282,3 +282,62 @@ fn upserts_of_the_same_keys_lose_and_invent_nothing() -> Result<()> {
     drop(client);
     finish(cluster)
 }
+
+#[test]
+fn upserts_by_several_unique_keys_leave_each_key_once() -> Result<()> {
+    let cluster = Cluster::start(Options::test().set("deadlock_timeout", "50ms"))?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table t (k int primary key, a int unique, b int, n bigint) using {0};
+         create unique index on t ((b % 1000)) where b > 0;
+         create table tally (seed int primary key, n bigint) using {0}",
+        access_method()
+    ))?;
+    let end = Instant::now() + Duration::from_secs(5);
+    together(&cluster, |session, seed| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut added, mut refused) = (0, 0);
+        while Instant::now() < end {
+            let mut key = || random.i32(1..=20);
+            let row = format!("({}, {}, {}, 1)", key(), key() + 100, key() + 200);
+            let action = match random.u8(0..4) {
+                0 => "do nothing",
+                1 => "(k) do update set n = t.n + 1",
+                2 => "(a) do update set n = t.n + 1, b = excluded.b",
+                _ => "((b % 1000)) where b > 0 do update set n = t.n + 1, a = excluded.a",
+            };
+            let upsert = format!("insert into t values {row} on conflict {action}");
+            match session.execute(&upsert, &[]) {
+                Ok(rows) => added += rows as i64,
+                // What is no arbiter is an error.
+                Err(error) => {
+                    refused += 1;
+                    let code = error.code().expect("an error of the server's");
+                    let is_expected = *code == SqlState::UNIQUE_VIOLATION
+                        || *code == SqlState::T_R_DEADLOCK_DETECTED;
+                    assert!(is_expected, "{error}");
+                }
+            }
+            let removed = "delete from t where k = $1 or a = $2 returning n";
+            let doomed = (random.i32(1..=20), random.i32(101..=120));
+            if random.u8(0..3) == 0 {
+                for row in session.query(removed, &[&doomed.0, &doomed.1])? {
+                    added -= row.get::<_, i64>(0);
+                }
+            }
+        }
+        assert!(refused > 0, "the keys do get in each other's way");
+        let told = "insert into tally values ($1, $2)";
+        session.execute(told, &[&(seed as i32), &added])?;
+        Ok(())
+    });
+    let counted = number(&mut client, "select coalesce(sum(n), 0)::bigint from t")?;
+    let told = number(&mut client, "select sum(n)::bigint from tally")?;
+    assert_eq!(counted, told);
+    for by in ["k", "a", "b % 1000"] {
+        let twice = format!("select count(*) - count(distinct {by}) from t");
+        assert_eq!(number(&mut client, &twice)?, 0, "{by}");
+    }
+    drop(client);
+    finish(cluster)
+}

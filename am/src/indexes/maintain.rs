@@ -56,6 +56,30 @@ pub unsafe fn deleted<A: TableAm>(table: &A, relation: pg_sys::Relation, old: Re
     }
 }
 
+/// Removes the entries of a row that was inserted speculatively and is taken
+/// back, as they were put: whether its index found a conflict or not, and
+/// without asking expressions again.
+///
+/// # Safety
+/// `relation` is open and its indexes are locked; no page is.
+pub unsafe fn taken_back(relation: pg_sys::Relation, writer: Writer) {
+    pg::conflict::take_entries(|index, key| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            with_open_index(index, relation, |index| {
+                let open = index.store().relation();
+                let removed = index
+                    .store()
+                    .with(|versions| versions.take_back_index_entry(writer, key))
+                    .or_raise(open);
+                if !removed {
+                    error::entry_is_missing(relation, open);
+                }
+            });
+        }
+    });
+}
+
 /// Writes the tombstones of entries that an updated row has no longer, and
 /// notes where it needs a new one, for `aminsert`. Whether it does anywhere.
 ///
@@ -247,10 +271,19 @@ unsafe fn with_index<R>(
     relation: pg_sys::Relation,
     work: impl FnOnce(&OpenIndex) -> R,
 ) -> R {
+    // SAFETY: the caller's promise.
+    unsafe { with_open_index(of.index, relation, work) }
+}
+
+unsafe fn with_open_index<R>(
+    index: pg_sys::Oid,
+    relation: pg_sys::Relation,
+    work: impl FnOnce(&OpenIndex) -> R,
+) -> R {
     // SAFETY: a locked index does not go away; after an ERROR the server
     // closes what is open.
     unsafe {
-        let open = pg_sys::RelationIdGetRelation(of.index);
+        let open = pg_sys::RelationIdGetRelation(index);
         assert!(!open.is_null(), "a locked index is there");
         let index = OpenIndex::open(open, relation).expect("a stored index stays one while locked");
         let result = work(&index);

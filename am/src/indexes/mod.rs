@@ -12,6 +12,6 @@ mod maintain;
 mod rebuild;
 mod vacuum;
 
-pub use maintain::{Replaced, deleted, updated};
+pub use maintain::{Replaced, deleted, taken_back, updated};
 pub use rebuild::rebuild;
 pub use vacuum::vacuum;

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use super::chain::Newer;
 use super::write::Written;
-use super::{Transactions, VersionIdBuf, Versioned, Writer, XidStatus};
+use super::{Transactions, VersionId, VersionIdBuf, Versioned, Writer, XidStatus};
 use crate::btree::{Leaf, Target, search};
 use crate::compare::Compare;
 use crate::error::{Error, Result};
@@ -111,6 +111,25 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         };
         self.put(leaf, chain, head, key, &[], None)?;
         Ok(live.is_some())
+    }
+
+    /// Removes the entry that a speculative insertion has put last, whose row is
+    /// taken back. False if there is none.
+    pub fn take_back_index_entry(&self, writer: Writer, key: &[u8]) -> Result<bool> {
+        let newest = {
+            let leaf = self.tree.leaf_exclusive(Target::Before(key))?;
+            self.chain(&leaf, key, None)?.newest
+        };
+        // Nobody else writes this entry, so it is still the newest.
+        let Some(sequence) = newest else {
+            return Ok(false);
+        };
+        let id = VersionId {
+            key,
+            sequence,
+            xmin: writer.xid,
+        };
+        self.finish_speculative(id, false)
     }
 
     /// Puts an entry into a unique index, whose columns are the first

@@ -14,7 +14,7 @@ use std::ffi::c_int;
 use pgrx::pg_sys::{self, NodeTag};
 
 use crate::list::nodes;
-pub use token::{announce, token_of, withdraw};
+pub use token::{announce, is_speculative, note_entry, note_row, take_entries, token_of, withdraw};
 
 /// What stands in the slot of a row that was not inserted because its key is
 /// taken: the key's `aminsert` then reports the conflict (rule 16). Like

@@ -1,6 +1,7 @@
-//! The tokens of speculative insertions, by the transactions that hold them.
+//! The tokens of speculative insertions, by the transactions that hold them, and
+//! what this session's has written.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use engine::Xid;
@@ -11,6 +12,63 @@ use crate::xact::{TransactionEvent, on_transaction_event};
 
 thread_local! {
     static ANNOUNCED: Cell<bool> = const { Cell::new(false) };
+    /// The handle of the row that was written under it.
+    static ROW: Cell<Option<(u16, u16, u16)>> = const { Cell::new(None) };
+    static ENTRIES: RefCell<Entries> = const { RefCell::new(Entries::new()) };
+}
+
+/// The index entries of that row. The room is used again.
+struct Entries {
+    keys: Vec<u8>,
+    /// The index, and where in `keys` its entry's key ends.
+    ends: Vec<(pg_sys::Oid, usize)>,
+}
+
+impl Entries {
+    const fn new() -> Entries {
+        Entries {
+            keys: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
+}
+
+fn numbers(handle: pg_sys::ItemPointerData) -> (u16, u16, u16) {
+    let block = handle.ip_blkid;
+    (block.bi_hi, block.bi_lo, handle.ip_posid)
+}
+
+/// Notes the row that was written speculatively, for [`is_speculative`].
+pub fn note_row(handle: pg_sys::ItemPointerData) {
+    ROW.set(Some(numbers(handle)));
+}
+
+/// Whether a handle is that of a row whose speculative insertion goes on: its
+/// index entries then carry the mark too, and are noted by [`note_entry`].
+#[inline]
+pub fn is_speculative(handle: pg_sys::ItemPointerData) -> bool {
+    ROW.get().is_some_and(|row| row == numbers(handle))
+}
+
+/// Notes an entry that is about to be put for the row: it has to go with it.
+pub fn note_entry(index: pg_sys::Oid, key: &[u8]) {
+    ENTRIES.with_borrow_mut(|entries| {
+        entries.keys.extend_from_slice(key);
+        let end = entries.keys.len();
+        entries.ends.push((index, end));
+    });
+}
+
+/// Hands over each entry that was noted, to be removed with its row.
+pub fn take_entries(mut remove: impl FnMut(pg_sys::Oid, &[u8])) {
+    // Taken out: removing one may lead to a comparison function, and that to
+    // anything.
+    let entries = ENTRIES.replace(Entries::new());
+    let mut start = 0;
+    for (index, end) in entries.ends {
+        remove(index, &entries.keys[start..end]);
+        start = end;
+    }
 }
 
 pub(super) fn install() {
@@ -40,6 +98,11 @@ pub fn announce(xid: Xid, token: u32) {
 /// gone.
 pub fn withdraw() {
     if ANNOUNCED.replace(false) {
+        ROW.set(None);
+        ENTRIES.with_borrow_mut(|entries| {
+            entries.keys.clear();
+            entries.ends.clear();
+        });
         own().store(0, Ordering::SeqCst);
     }
 }

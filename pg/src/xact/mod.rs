@@ -15,7 +15,7 @@ pub use snapshot::{
 };
 pub use status::ServerTransactions;
 pub(crate) use wait::hash_of;
-pub use wait::{KeyLock, WaitPolicy, wait_for, wait_for_token};
+pub use wait::{KeyLock, WaitPolicy, wait_for, wait_for_inserter, wait_for_token};
 
 use engine::{CommandId, Xid};
 use pgrx::pg_sys;

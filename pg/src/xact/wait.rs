@@ -9,6 +9,7 @@ use engine::mvcc::Strength;
 use pgrx::pg_sys;
 
 use super::to_server;
+use crate::conflict;
 use crate::error;
 
 /// What to do where one would have to wait.
@@ -65,6 +66,35 @@ pub unsafe fn wait_for(
 pub fn wait_for_token(xid: Xid, token: u32) {
     // SAFETY: plain values.
     unsafe { pg_sys::SpeculativeInsertionWait(to_server(xid), token) }
+}
+
+/// Waits for whoever has inserted the same key: for the decision on a
+/// `speculative` insertion, else for the transaction. `looked_again` starts as
+/// false, and is one insertion's, which comes again after this.
+///
+/// # Safety
+/// As for [`wait_for`].
+pub unsafe fn wait_for_inserter(
+    relation: pg_sys::Relation,
+    xid: Xid,
+    speculative: bool,
+    looked_again: &mut bool,
+    tid: pg_sys::ItemPointerData,
+) {
+    if speculative {
+        match conflict::token_of(xid) {
+            Some(token) => return wait_for_token(xid, token),
+            // It was decided meanwhile, and a row that was taken back is gone.
+            // If a second look finds it as it was, it is an index's entry that
+            // keeps its mark, or the writer has failed and is about to be
+            // aborted.
+            None if !std::mem::replace(looked_again, true) => return,
+            None => {}
+        }
+    }
+    let operation = pg_sys::XLTW_Oper::XLTW_InsertIndex;
+    // SAFETY: the caller's promise.
+    unsafe { wait_for(relation, xid, WaitPolicy::Block, tid, operation) };
 }
 
 /// A place at the head of the queue for one key: of several who wait for the
