@@ -12,11 +12,11 @@ use std::ptr;
 
 use pg::list::nodes;
 use pg::open::{OpenIndex, OpenStore};
-use pg::organize;
 use pg::row::{IndexLayout, TableLayout};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 
+use crate::heap;
 use crate::routine::amcostestimate;
 
 /// A column that an index gives back though it is not one of its own.
@@ -118,16 +118,19 @@ unsafe extern "C-unwind" fn relation_info(
         }
         let mut table: Option<(pg_sys::Relation, OpenStore)> = None;
         for index in nodes::<pg_sys::IndexOptInfo>((*info).indexlist) {
+            if !is_ours(&*index) {
+                continue;
+            }
+            if !pg::ddl::holds_ours(relation) {
+                heap::describe(&mut *index);
+                continue;
+            }
             // The one that the table is organized by has no pages.
-            if !is_ours(&*index) || (*index).pages == 0 {
+            if (*index).pages == 0 {
                 continue;
             }
             let (table, rows) = table.get_or_insert_with(|| {
                 let table = pg_sys::table_open(relation, pg_sys::NoLock as i32);
-                assert!(
-                    organize::owns(table),
-                    "an index of ours is built on a table of ours only"
-                );
                 (table, OpenStore::table(table))
             });
             extend(&mut *index, *table, rows.layout());

@@ -11,6 +11,7 @@
 mod build;
 mod cost;
 mod covering;
+mod heap;
 mod insert;
 mod routine;
 mod row_comparison;

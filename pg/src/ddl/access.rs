@@ -5,10 +5,10 @@ use std::ffi::{c_int, c_void};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 
-use super::catalog::{Index, am_name, class_of, index_am_oid, index_of, set_access_method};
+use super::catalog::{Class, Index, am_name, class_of, index_am_oid, index_of, set_access_method};
 use super::relation::indexes_of;
 use super::switch::will_hold_ours;
-use super::{disguise, dropped};
+use super::{disguise, dropped, utility};
 use crate::error;
 
 static mut PREVIOUS: pg_sys::object_access_hook_type = None;
@@ -59,9 +59,12 @@ fn relation_created(relation: pg_sys::Oid) {
     let Some(class) = class_of(relation).filter(|class| class.kind == pg_sys::RELKIND_INDEX) else {
         return;
     };
-    let Some(index) = index_of(relation).filter(|index| will_hold_ours(index.table)) else {
+    let Some(index) = index_of(relation) else {
         return;
     };
+    if !will_hold_ours(index.table) {
+        return delegate(relation, &class, &index);
+    }
     let Some(rowref) = index_am_oid() else {
         error::unsupported(
             "indexes on this table while the access method \"rowref\" is missing",
@@ -73,6 +76,20 @@ fn relation_created(relation: pg_sys::Oid) {
         set_access_method(relation, rowref);
     }
     depend_on_am(relation, rowref);
+}
+
+/// An index on a table of another access method is a B-tree by the name of
+/// rowref, if the command says so, or copies one (REINDEX CONCURRENTLY).
+fn delegate(relation: pg_sys::Oid, class: &Class, index: &Index) {
+    let Some(rowref) = index_am_oid() else {
+        return;
+    };
+    if class.access_method == rowref {
+        depend_on_am(relation, rowref);
+    } else if class.access_method == pg_sys::BTREE_AM_OID && utility::says_rowref(index.table) {
+        set_access_method(relation, rowref);
+        depend_on_am(relation, rowref);
+    }
 }
 
 /// Refuses what an index of a table of ours cannot be.

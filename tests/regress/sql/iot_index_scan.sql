@@ -312,6 +312,3 @@ select compare('select * from @mix where b = true and u >= md5(''1'')::uuid and 
 
 -- What an index cannot be yet.
 create table iot_refused (k int, v int, primary key (k) include (v)) using :am;
-create table heap_refused (k int) using heap;
-create index on heap_refused using rowref (k);
-drop table heap_refused;

@@ -140,6 +140,22 @@ pub(crate) unsafe fn while_disguised(table: pg_sys::Oid, work: impl FnOnce()) {
     }
 }
 
+/// As [`while_disguised`], for one index.
+///
+/// # Safety
+/// `index` is open and locked; else as [`during`]'s.
+pub unsafe fn while_index_disguised(index: pg_sys::Relation, work: impl FnOnce()) {
+    let Some(rowref) = index_am_oid() else {
+        return work();
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut dressing = Dressing::begin(rowref);
+        dressing.add((*index).rd_id);
+        during(dressing.finish(), work);
+    }
+}
+
 /// A disguise that is being put on, and comes off again if that fails.
 struct Dressing(Disguise);
 
