@@ -14,10 +14,11 @@ use pg::error::{self, OrRaise};
 use pg::evaluate::{Evaluator, IndexValues};
 use pg::handles::TemporaryFile;
 use pg::open::OpenStore;
-use pg::row::{self, Arena, IndexLayout, Organization};
+use pg::row::{self, Arena, IndexLayout, Organization, has_pointers};
 use pg::slot;
 use pg::sort::{Item, Sorter};
 use pg::store::RelationStore;
+use pg::toast::StoredValues;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::Built;
@@ -173,6 +174,8 @@ struct Reader<'l> {
     rows: &'l std::rc::Rc<row::TableLayout>,
     slot: *mut pg_sys::TupleTableSlot,
     evaluator: Evaluator,
+    /// The table's long values, if there can be any.
+    stored: Option<StoredValues>,
     /// For what encoding long values leaves; reset with each row.
     work: pg_sys::MemoryContext,
     nulls_distinct: bool,
@@ -194,6 +197,7 @@ impl<'l> Reader<'l> {
                 rows,
                 slot: pg_sys::MakeSingleTupleTableSlot((*table).rd_att, &raw const slot::OPS),
                 evaluator: Evaluator::new(info),
+                stored: StoredValues::open(table),
                 work: pg_sys::AllocSetContextCreateInternal(
                     pg_sys::CurrentMemoryContext,
                     c"rowref index build".as_ptr(),
@@ -219,13 +223,16 @@ impl<'l> Reader<'l> {
             pg_sys::CurrentMemoryContext = self.work;
             let order = self.layout.layout();
             let mut any_null = Vec::new();
+            let newest = heads.iter().flatten().find(|head| head.is_version());
+            let newest = newest.map(|head| head.sequence);
             let kept = heads.iter().zip(&history.entries).rev();
             let mut versions = Vec::new();
             for (head, (_, payload)) in kept {
                 let Some(head) = head.filter(|head| head.is_version()) else {
                     continue;
                 };
-                let is_row = head.kind() == EntryKind::Put;
+                let is_row = head.kind() == EntryKind::Put
+                    && (newest == Some(head.sequence) || self.is_whole(payload));
                 let entry = is_row.then(|| self.entry(&history.key, payload, head));
                 let entry = entry.flatten().map(|(entry, has_null)| {
                     any_null.push((entry.key.clone(), has_null));
@@ -258,6 +265,19 @@ impl<'l> Reader<'l> {
         }
     }
 
+    /// Whether all long values of a superseded version are there. The TOAST
+    /// table may have been pruned by a horizon that is newer than the one by
+    /// which this version was kept; then nobody sees the version any more.
+    fn is_whole(&self, payload: &[u8]) -> bool {
+        let Some(stored) = self.stored.as_ref().filter(|_| has_pointers(payload)) else {
+            return true;
+        };
+        let pointers = self.rows.pointers(payload).unwrap_or_default();
+        pointers
+            .iter()
+            .all(|pointer| stored.problem(pointer).is_none())
+    }
+
     /// The entry of one version of a row, and whether a null in it sets it
     /// apart from all others.
     unsafe fn entry(&mut self, key: &[u8], payload: &[u8], head: Head) -> Option<(Entry, bool)> {
@@ -285,6 +305,9 @@ impl<'l> Reader<'l> {
 
     fn end(mut self) {
         self.evaluator.rest();
+        if let Some(stored) = self.stored {
+            stored.close();
+        }
         // SAFETY: both were made by `new`.
         unsafe {
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);

@@ -301,6 +301,55 @@ select * from stored('f');
 select * from stored('g');
 drop table g, f;
 drop table t, before;
+-- indexes on what is computed from long values, and beside them
+create table x (k int primary key, a text, b text) using :am;
+create index on x (md5(a));
+insert into x select i, noise(i, 3000 + i), noise(-i, 100) from generate_series(1, 40) i;
+create index on x (left(a, 20)) where length(a) > 3020;
+create unique index on x (b) include (k);
+create index on x (length(a), k);
+create function answers(out plan_is_free bool, out by_md5 text, out by_left text, out by_length text) language plpgsql as $$
+begin
+  plan_is_free := true;
+  select string_agg(k || ':' || left(a, 4), ',' order by k) into by_md5 from x, generate_series(1, 50) i
+    where md5(a) = md5(noise(i, 3000 + i));
+  select string_agg(k::text, ',' order by k) into by_left from x, generate_series(1, 50) i
+    where left(a, 20) = left(noise(i, 20), 20) and length(a) > 3020;
+  select string_agg(length(a) || '/' || k, ',' order by length(a), k) into by_length from x where length(a) between 3005 and 3015;
+end $$;
+set enable_seqscan = off;
+set plan_cache_mode = force_generic_plan;
+select * from answers();
+update x set b = b || '!' where k % 2 = 0;
+update x set a = noise(k, 2500) where k % 3 = 0;
+update x set a = a || 'more' where k % 5 = 0;
+update x set a = noise(k, 3000 + k) where k % 15 = 0;
+select * from answers();
+update x set k = k + 100 where k > 30;
+delete from x where k % 4 = 0;
+select * from answers();
+begin;
+update x set a = 'gone';
+delete from x where k < 20;
+rollback;
+select * from answers();
+insert into x values (200, noise(1, 5000), (select b from x where k = 1));
+insert into x values (200, noise(1, 5000), (select b from x where k = 1)) on conflict (b) do update set a = excluded.a || x.a;
+select k, length(a) from x where k = 1;
+insert into x select 201, a, 'new' from x where k = 1 on conflict do nothing;
+vacuum x;
+select * from answers();
+vacuum full x;
+select * from answers();
+reindex table x;
+select * from answers();
+alter table x alter b type varchar(200);
+select * from answers();
+set enable_seqscan = on;
+select count(*), count(distinct md5(a)), sum(length(a)) from x;
+reset plan_cache_mode;
+drop function answers;
+
 -- left for the comparison with a standby
 create table kept (k int primary key, a text, b jsonb) using :am;
 insert into kept select i, noise(i, 3000), jsonb_build_object('k', noise(-i, 2500)) from generate_series(1, 50) i;
