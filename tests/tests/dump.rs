@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rowref_tests::{Cluster, Options, access_method, verify};
+use rowref_tests::{Cluster, Options, access_method, needs_extension, verify};
 
 /// Tables with keys and without, in partitions of both kinds on two levels,
 /// with references among them. `:am` is the access method under test.
@@ -36,6 +36,12 @@ create table shop.about (event int, j int, foreign key (event, j) references sho
 create table shop.base (k int primary key, v text) using :am;
 create table shop.derived (w int, primary key (k)) inherits (shop.base) using :am;
 
+create index on shop.customer (home, balance desc) include (email);
+create unique index customer_email on shop.customer (lower(email)) where id > 10;
+alter table shop.label add constraint doubled_once unique (doubled, code);
+create index on shop.event (note); create unique index event_j on shop.event (j, k);
+create index event_3_note on shop.event_3 (note, j);
+
 insert into shop.customer select i, 'c' || i || '@example.org', (array['red', 'green'])[1 + i % 2]::shop.colour, i * 1.10 from generate_series(1, 2000) i;
 insert into shop.bought select i, timestamptz '2024-01-01' + i * j * interval '1 minute', 'thing ' || j from generate_series(1, 300) i, generate_series(1, 3) j;
 insert into shop.visit (who) select i % 2000 + 1 from generate_series(1, 1000) i;
@@ -46,6 +52,8 @@ insert into shop.event select i, i % 3, 'note ' || i from generate_series(0, 399
 insert into shop.about select i, i % 3 from generate_series(0, 399, 7) i;
 insert into shop.base values (1, 'one'); insert into shop.derived values (2, 'two', 22);
 create materialized view shop.summary using :am as select home, count(*) n, sum(balance) total from shop.customer group by home;
+create unique index summary_home on shop.summary (home);
+create table shop.by_name (a int, b int) using heap; create index on shop.by_name using MARK (a);
 comment on constraint customer_pkey on shop.customer is 'the customer''s number';
 alter table shop.customer cluster on customer_pkey;
 alter table shop.bought replica identity using index bought_pkey;
@@ -54,7 +62,15 @@ alter table shop.bought replica identity using index bought_pkey;
 fn start() -> Result<Cluster> {
     let cluster = Cluster::start(Options::test())?;
     cluster.create_extension("postgres")?;
-    let script = SCHEMA.replace(":am", &access_method());
+    // An index of a heap table may be one of the extension's as well.
+    let method = if needs_extension(&access_method()) {
+        "rowref"
+    } else {
+        "btree"
+    };
+    let script = SCHEMA
+        .replace(":am", &access_method())
+        .replace("MARK", method);
     cluster.psql("postgres", &script)?;
     Ok(cluster)
 }
@@ -189,7 +205,11 @@ fn an_archive_comes_back_whole_in_every_order_of_sections() -> Result<()> {
     comes_back(&cluster, "keys_first", |database| {
         restore(database, &["--section=pre-data", "--section=post-data"])?;
         restore(database, &["--section=data", "--disable-triggers"])?;
-        cluster.psql(database, "refresh materialized view shop.summary")?;
+        cluster.psql(
+            database,
+            "refresh materialized view shop.summary;
+             refresh materialized view concurrently shop.summary",
+        )?;
         Ok(())
     })?;
     cluster.finish()
