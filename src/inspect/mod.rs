@@ -15,6 +15,7 @@ use engine::mvcc::scan::{Direction, Range};
 use engine::page::cell::{EntryKind, Head, bit};
 use engine::page::{Page, PageKind};
 use engine::store::PageStore;
+use pg::open::OpenStore;
 use pg::row::{self, Arena, IndexLayout, Organization, TableLayout};
 use pg::store::RelationStore;
 use pg::toast::StoredValues;
@@ -81,6 +82,16 @@ impl Opened {
                 relation: open,
                 is_index,
             }
+        }
+    }
+
+    /// The relation as a versioned store.
+    fn versions(&self) -> OpenStore {
+        // SAFETY: the relation is open until `close`.
+        unsafe {
+            let store = RelationStore::new(self.relation);
+            let layout = layout_or_raise(self, &store);
+            OpenStore::new(layout, store, self.relation)
         }
     }
 

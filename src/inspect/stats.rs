@@ -8,7 +8,6 @@ use engine::page::{HEADER_BYTES, Page, PageKind, SLOT_BYTES, SPECIAL_BYTES};
 use engine::store::PageStore;
 use engine::{BlockNumber, Error};
 use pg::error::OrRaise;
-use pg::open::OpenStore;
 use pg::store::RelationStore;
 use pg::xact::ServerTransactions;
 use pgrx::pg_sys;
@@ -65,7 +64,7 @@ fn kinds_of(store: &RelationStore) -> Result<Kinds, Error> {
 fn rows_of(opened: &Opened) -> i64 {
     // SAFETY: the relation is open.
     unsafe {
-        let store = OpenStore::table(opened.relation);
+        let store = opened.versions();
         let transactions = ServerTransactions::new(opened.relation);
         let aborted = |head: &Head| {
             head.has(bit::ABORTED)

@@ -5,7 +5,6 @@ use engine::mvcc::look::Standing;
 use engine::mvcc::{Strength, VersionId};
 use engine::page::cell::EntryKind;
 use pg::error::OrRaise;
-use pg::open::OpenStore;
 use pg::row::{TableLayout, has_pointers};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -37,20 +36,21 @@ fn rowref_versions(
     let opened = Opened::beside_writers(relation);
     // SAFETY: open until `close`; the arguments are those of this call.
     let (store, key) = unsafe {
-        let store = OpenStore::table(opened.relation);
+        let store = opened.versions();
         let values = key_arguments(fcinfo);
-        let key = store.layout().key_of(opened.relation, &values);
+        let key = store.layout().key_of(&values);
         (store, key.or_raise(opened.relation))
     };
     let Some(key) = key else {
         let hint = if store.layout().is_row_id() {
             "The table is organized by a hidden row id: give that number."
         } else {
-            "Give a value for each column of the primary key, in its order."
+            "Give a value for each column of the primary key, in its order; of an index, its \
+             key columns and then those of the primary key."
         };
         pg::error::raise_with(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            "these values are no key of the table".into(),
+            "these values are no key of the relation".into(),
             None,
             Some(hint),
         )

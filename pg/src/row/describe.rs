@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{self, Datum};
+use rowref::key::ColumnForm;
 
 use super::{Arena, Error, TableLayout, row_id_key};
 
@@ -45,6 +46,7 @@ impl TableLayout {
         for (value, column) in self.key_datums(key, &mut arena)?.into_iter().zip(columns) {
             words.push(match value {
                 None => "null".to_owned(),
+                Some(value) if column.form == ColumnForm::RowId => value.value().to_string(),
                 // SAFETY: the datum was read from a key of such columns, and
                 // what it points to lives in the key or in `memory`.
                 Some(value) => unsafe { written(column.type_oid.into(), value) }
@@ -56,16 +58,13 @@ impl TableLayout {
     }
 
     /// The key that these values, of whatever types, say: each is written by
-    /// its own type and read by that of its column. A row id is one number.
-    /// `None` if there are not as many as the key has columns, or no number.
+    /// its own type and read by that of its column. A row id is one number. In
+    /// an index the columns of the reference follow its own. `None` if there
+    /// are not as many as the key has columns, or no number.
     ///
     /// # Safety
-    /// The values are of these types; `table` is open, and this is its layout.
-    pub unsafe fn key_of(
-        &self,
-        table: pg_sys::Relation,
-        values: &[(pg_sys::Oid, Datum)],
-    ) -> Result<Option<Vec<u8>>, Error> {
+    /// The values are of these types.
+    pub unsafe fn key_of(&self, values: &[(pg_sys::Oid, Datum)]) -> Result<Option<Vec<u8>>, Error> {
         // SAFETY: the caller's promise.
         unsafe {
             if self.is_row_id() {
@@ -82,19 +81,21 @@ impl TableLayout {
             }
             let (mut key, mut scratch) = (Vec::new(), Vec::new());
             for (at, (spec, (type_oid, value))) in columns.iter().zip(values).enumerate() {
-                let Ok(column) = usize::try_from(spec.attribute - 1) else {
-                    return Ok(None);
-                };
-                let form = &(*(*table).rd_att).attrs.as_slice(column + 1)[column];
-                let (mut input, mut parameter) = (pg_sys::Oid::INVALID, pg_sys::Oid::INVALID);
-                pg_sys::getTypeInputInfo(form.atttypid, &mut input, &mut parameter);
                 let text = written(*type_oid, *value);
-                let value = pg_sys::OidInputFunctionCall(
-                    input,
-                    text.as_ptr().cast_mut(),
-                    parameter,
-                    form.atttypmod,
-                );
+                let value = if spec.form == ColumnForm::RowId {
+                    let Some(id) = text.to_str().ok().and_then(|text| text.parse::<u64>().ok())
+                    else {
+                        return Ok(None);
+                    };
+                    Datum::from(id)
+                } else {
+                    let (mut input, mut parameter) = (pg_sys::Oid::INVALID, pg_sys::Oid::INVALID);
+                    pg_sys::getTypeInputInfo(spec.type_oid.into(), &mut input, &mut parameter);
+                    let text = text.as_ptr().cast_mut();
+                    // Values are compared as their operator class does it, so
+                    // that a length or scale which they lack does not matter.
+                    pg_sys::OidInputFunctionCall(input, text, parameter, -1)
+                };
                 self.order()
                     .encode_column(at, value, false, &mut scratch, &mut key)?;
             }

@@ -85,4 +85,26 @@ reset role;
 drop owned by nobody_special;
 drop role nobody_special;
 drop table t, k, r;
-drop function lasting;
+
+-- indexes are looked into in the same way; an entry's key is the index's
+-- columns and then the row's key
+create table t (k int, c text collate "C", a text, n numeric, primary key (k, c)) using iot;
+create index ia on t (a, n desc) include (c);
+create table r (v text, w int) using iot;
+create index iv on r (v);
+insert into t select i, 'c' || i, 'a' || i % 3, i * 1.50 from generate_series(1, 5) i;
+insert into r values ('x', 1), ('y', 2);
+update t set a = 'changed' where k = 2;
+delete from t where k = 3;
+select kind, level, flags, slots from rowref.page('ia', 1);
+select slot, kind, key_columns, sequence, shares_key from rowref.page_entries('ia', 1);
+select slot, kind, regexp_replace(key_columns, '\d+', 'id') as key_columns from rowref.page_entries('iv', 1);
+select organization, entries, rows, versions, dead_versions, tombstones from rowref.relation_stats('ia');
+select sequence, kind from rowref.versions('ia', 'a0', 4.50, 3, 'c3');
+select substring(key_columns from '\d+') as id from rowref.page_entries('iv', 1) limit 1 \gset
+select sequence, kind from rowref.versions('iv', 'x', :id);
+select sequence, kind from rowref.versions('iv', 'x');
+\echo :SQLSTATE
+select kind from rowref.page('t_pkey', 0);
+\echo :SQLSTATE
+drop table t, r;
