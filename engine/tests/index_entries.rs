@@ -1,0 +1,317 @@
+//! Entries of an index against a model that knows only who wrote what: which
+//! columns are taken, whom one has to wait for, which entries a snapshot sees.
+
+mod history;
+
+use engine::btree::Tree;
+use engine::btree::check::check;
+use engine::compare::Compare;
+use engine::mem::{MemStore, TestSession, TestTransactions};
+use engine::mvcc::index::{Admission, Uniqueness};
+use engine::mvcc::scan::Direction;
+use engine::mvcc::{Transactions, Versioned, Writer};
+use engine::page::cell::EntryKind;
+use history::{Order, scan};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const SESSIONS: usize = 3;
+/// Bytes of a key that are the index's columns.
+const COLUMNS: usize = 2;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Session, columns, row, what is demanded.
+    Put(usize, u8, u8, u8),
+    /// The row's entry ends.
+    End(usize, u8, u8),
+    Finish(usize, bool),
+    Vacuum,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let session = 0..SESSIONS;
+    prop_oneof![
+        10 => (session.clone(), 0u8..3, 0u8..40, 0u8..3).prop_map(|(s, c, r, d)| Step::Put(s, c, r, d)),
+        8 => (session.clone(), 0u8..3, 0u8..40).prop_map(|(s, c, r)| Step::End(s, c, r)),
+        3 => (session, any::<bool>()).prop_map(|(s, ok)| Step::Finish(s, ok)),
+        1 => Just(Step::Vacuum),
+    ]
+}
+
+fn columns(of: u8) -> [u8; COLUMNS] {
+    [1, of]
+}
+
+fn key(of: u8, row: u8) -> Vec<u8> {
+    [&columns(of)[..], &[0, row]].concat()
+}
+
+/// One version as the model knows it.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    kind: EntryKind,
+    /// The running session, or none if it has committed.
+    running: Option<usize>,
+}
+
+struct Bench {
+    store: Arc<MemStore>,
+    world: TestTransactions,
+    order: Order,
+    sessions: Vec<TestSession>,
+    model: BTreeMap<(u8, u8), Vec<Known>>,
+}
+
+impl Bench {
+    fn new(as_bytes: bool) -> Bench {
+        let order = Order { as_bytes };
+        let store = Arc::new(MemStore::new(256));
+        Tree::<MemStore, Order>::create(&store, b"", order.ordered()).unwrap();
+        let world = TestTransactions::new();
+        let mut sessions: Vec<_> = (0..SESSIONS).map(|_| world.session()).collect();
+        for session in &mut sessions {
+            session.begin();
+        }
+        Bench {
+            store,
+            world,
+            order,
+            sessions,
+            model: BTreeMap::new(),
+        }
+    }
+
+    fn with<T: Transactions, R>(
+        &self,
+        transactions: &T,
+        work: impl FnOnce(&Versioned<'_, MemStore, Order, T>) -> R,
+    ) -> R {
+        let tree = Tree::new(&*self.store, &self.order);
+        work(&Versioned {
+            tree: &tree,
+            transactions,
+        })
+    }
+
+    fn newest(&self, of: u8, row: u8) -> Option<Known> {
+        self.model
+            .get(&(of, row))
+            .and_then(|known| known.last().copied())
+    }
+
+    /// Whether a session may write the row's entry: it would hold the row.
+    fn may_write(&self, by: usize, row: u8) -> bool {
+        (0..3).all(|of| {
+            self.newest(of, row)
+                .is_none_or(|known| known.running.is_none_or(|other| other == by))
+        })
+    }
+
+    fn is_live(&self, of: u8, row: u8) -> bool {
+        self.newest(of, row)
+            .is_some_and(|known| known.kind == EntryKind::Put)
+    }
+
+    fn note(&mut self, by: usize, of: u8, row: u8, kind: EntryKind) {
+        self.model.entry((of, row)).or_default().push(Known {
+            kind,
+            running: Some(by),
+        });
+    }
+
+    /// What a check has to find: the first other row, in their order, whose
+    /// entry with these columns is live or may be.
+    fn expected(&self, by: usize, of: u8, row: u8) -> Option<(u8, bool)> {
+        (0..=u8::MAX)
+            .filter(|other| *other != row)
+            .find_map(|other| {
+                let known = self.newest(of, other)?;
+                match known.running {
+                    Some(running) if running != by => Some((other, true)),
+                    _ => (known.kind == EntryKind::Put).then_some((other, false)),
+                }
+            })
+    }
+
+    fn put(&mut self, by: usize, of: u8, row: u8, demanded: u8) {
+        if !self.may_write(by, row) {
+            return;
+        }
+        let uniqueness = match demanded {
+            0 => Uniqueness::Demanded,
+            1 => Uniqueness::Noted,
+            _ => Uniqueness::Asked,
+        };
+        let session = &self.sessions[by];
+        let writer = Writer {
+            xid: session.xid(),
+            cid: session.cid(),
+        };
+        let key_bytes = key(of, row);
+        let got = self
+            .with(session, |v| {
+                v.put_unique_entry(writer, &key_bytes, COLUMNS, &[row; 12], 0, uniqueness)
+            })
+            .unwrap();
+        let expected = self.expected(by, of, row);
+        match (&got, expected, uniqueness) {
+            (Admission::Unique, None, _) => {}
+            (Admission::Doubtful, Some(_), Uniqueness::Noted) => {}
+            (Admission::Exists(version), Some((other, false)), _)
+            | (Admission::Busy { version, .. }, Some((other, true)), _)
+                if uniqueness != Uniqueness::Noted =>
+            {
+                assert_eq!(version.key, key(of, other));
+            }
+            wrong => panic!("{wrong:?}"),
+        }
+        let is_in = match got {
+            Admission::Unique => uniqueness != Uniqueness::Asked,
+            Admission::Doubtful => true,
+            _ => false,
+        };
+        if is_in {
+            self.note(by, of, row, EntryKind::Put);
+        }
+    }
+
+    fn end(&mut self, by: usize, of: u8, row: u8) {
+        if !self.may_write(by, row) {
+            return;
+        }
+        let session = &self.sessions[by];
+        let writer = Writer {
+            xid: session.xid(),
+            cid: session.cid(),
+        };
+        let key_bytes = key(of, row);
+        let ended = self
+            .with(session, |v| v.end_index_entry(writer, &key_bytes, true))
+            .unwrap();
+        assert_eq!(ended, self.is_live(of, row), "rule 14");
+        if ended {
+            self.note(by, of, row, EntryKind::Tombstone);
+        }
+    }
+
+    fn finish(&mut self, by: usize, commits: bool) {
+        let session = &mut self.sessions[by];
+        if commits {
+            session.commit();
+        } else {
+            session.abort();
+        }
+        session.begin();
+        for versions in self.model.values_mut() {
+            if commits {
+                for version in versions.iter_mut().filter(|v| v.running == Some(by)) {
+                    version.running = None;
+                }
+            } else {
+                versions.retain(|version| version.running != Some(by));
+            }
+        }
+    }
+
+    fn vacuum(&self) {
+        self.store
+            .set_recycle_stamp(u64::from(self.world.next_xid().0));
+        self.store
+            .set_recyclable_before(u64::from(self.world.horizon().0));
+        self.with(&self.world, |v| v.vacuum(|_| {}).unwrap());
+    }
+
+    /// The committed entries are what a new snapshot sees.
+    fn audit(&self) {
+        let report = check(&*self.store, &self.order).unwrap();
+        assert_eq!(report.problems, []);
+        let snapshot = self.world.snapshot();
+        let seen = scan(&*self.store, &self.world, &snapshot, Direction::Forward).unwrap();
+        let wanted: Vec<_> = self
+            .model
+            .iter()
+            .filter(|(_, versions)| {
+                let committed = versions
+                    .iter()
+                    .rev()
+                    .find(|version| version.running.is_none());
+                committed.is_some_and(|version| version.kind == EntryKind::Put)
+            })
+            .map(|((of, row), _)| key(*of, *row))
+            .collect();
+        assert_eq!(seen.into_keys().collect::<Vec<_>>(), wanted);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// Few columns and many rows, so that one column's entries span leaves of
+    /// 256 bytes; and a hundred steps, so that each has a history.
+    #[test]
+    fn a_column_is_taken_free_or_waited_for_as_its_newest_versions_say(
+        steps in prop::collection::vec(step(), 1..250),
+        as_bytes in any::<bool>(),
+    ) {
+        let mut bench = Bench::new(as_bytes);
+        for step in steps {
+            match step {
+                Step::Put(by, of, row, demanded) => bench.put(by, of, row, demanded),
+                Step::End(by, of, row) => bench.end(by, of, row),
+                Step::Finish(by, commits) => bench.finish(by, commits),
+                Step::Vacuum => bench.vacuum(),
+            }
+        }
+        bench.audit();
+    }
+}
+
+/// Rule 15 where the columns' entries span leaves: the live one lies on the
+/// last of them, behind pages of ended ones.
+#[test]
+fn a_live_entry_is_found_behind_leaves_of_ended_ones() {
+    let mut bench = Bench::new(true);
+    // A snapshot that still sees them all keeps them from being pruned.
+    for row in 0..40 {
+        bench.put(0, 1, row, 0);
+        bench.end(0, 1, row);
+        bench.finish(0, true);
+    }
+    bench.put(0, 1, 200, 0);
+    bench.finish(0, true);
+    let leaves = check(&*bench.store, &bench.order).unwrap().leaf_pages;
+    assert!(leaves > 3, "{leaves} leaves");
+    bench.put(1, 1, 100, 0);
+    assert!(!bench.is_live(1, 100), "it was refused");
+    bench.end(2, 1, 200);
+    bench.put(1, 1, 100, 0);
+    assert!(!bench.is_live(1, 100), "somebody is about to end it");
+    bench.finish(2, true);
+    bench.put(1, 1, 100, 0);
+    assert!(bench.is_live(1, 100), "it is free now");
+    bench.finish(1, true);
+    bench.audit();
+}
+
+/// Rule 14.
+#[test]
+fn an_entry_that_is_not_there_is_ended_only_in_an_index_that_is_being_built() {
+    let bench = Bench::new(true);
+    let session = &bench.sessions[0];
+    let writer = Writer {
+        xid: session.xid(),
+        cid: session.cid(),
+    };
+    let end = |must| {
+        bench
+            .with(session, |v| v.end_index_entry(writer, &key(0, 1), must))
+            .unwrap()
+    };
+    let entries = || check(&*bench.store, &bench.order).unwrap().entries;
+    assert!(!end(true));
+    assert_eq!(entries(), 0, "nothing was written");
+    assert!(!end(false));
+    assert_eq!(entries(), 1, "a tombstone was written");
+}
