@@ -3,6 +3,8 @@
 
 use std::ffi::{c_int, c_void};
 
+use pg::open::storage_of;
+use pg::row::IndexStorage;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -175,11 +177,19 @@ unsafe extern "C-unwind" fn amvacuumcleanup(
     }
 }
 
-/// Every key column can be given back: from the key, or where that is not
-/// exact from the row's payload.
+/// Every column can be given back, from the key or, where that is not exact,
+/// from the payload. A key without storage that has INCLUDE columns is not read
+/// by index-only scans at all: a plain scan of it has the whole row at hand, and
+/// an index tuple has no room for a long value.
 #[pg_guard]
-unsafe extern "C-unwind" fn amcanreturn(_index: pg_sys::Relation, _attribute: c_int) -> bool {
-    true
+unsafe extern "C-unwind" fn amcanreturn(index: pg_sys::Relation, _attribute: c_int) -> bool {
+    // SAFETY: the planner passes an open index.
+    unsafe {
+        let form = &*(*index).rd_index;
+        form.indnkeyatts == form.indnatts
+            || heap::of_index(index).is_some()
+            || matches!(storage_of(index), IndexStorage::Stored(_))
+    }
 }
 
 #[pg_guard]

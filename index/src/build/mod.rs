@@ -41,7 +41,7 @@ pub unsafe fn build(
 ) -> Built {
     // SAFETY: the caller's promise.
     unsafe {
-        if let Some(refusal) = refusal(table, index) {
+        if let Some(refusal) = refusal(index) {
             unsupported(refusal.feature, refusal.hint);
         }
         let organizes = (*(*index).rd_index).indisprimary;
@@ -69,7 +69,7 @@ unsafe fn organize_by(table: pg_sys::Relation, index: pg_sys::Relation, organize
 
 /// Whether an index says the very thing that its table is organized by, as the
 /// copy of the primary key does that REINDEX CONCURRENTLY makes. It then needs
-/// no storage either.
+/// no storage either; INCLUDE columns are in the rows.
 ///
 /// # Safety
 /// Both relations are open.
@@ -80,7 +80,6 @@ unsafe fn is_the_key(table: pg_sys::Relation, index: pg_sys::Relation) -> bool {
         if !form.indisunique
             || !form.indimmediate
             || form.indisexclusion
-            || form.indnkeyatts != form.indnatts
             || !pg_sys::RelationGetIndexPredicate(index).is_null()
         {
             return false;
@@ -102,16 +101,10 @@ unsafe fn is_the_key(table: pg_sys::Relation, index: pg_sys::Relation) -> bool {
 }
 
 /// # Safety
-/// Both relations are open.
-unsafe fn refusal(table: pg_sys::Relation, index: pg_sys::Relation) -> Option<Refusal> {
+/// The index is open.
+unsafe fn refusal(index: pg_sys::Relation) -> Option<Refusal> {
     // SAFETY: an open index has its pg_index row at hand.
-    let (ours, form) = unsafe { (organize::owns(table), &*(*index).rd_index) };
-    if !ours {
-        return Some(Refusal {
-            feature: "indexes of access method \"rowref\" on heap tables",
-            hint: "Use a btree index, or create the table USING iot.",
-        });
-    }
+    let form = unsafe { &*(*index).rd_index };
     if form.indisexclusion {
         return Some(Refusal {
             feature: "exclusion constraints on index-organized tables",
@@ -128,12 +121,6 @@ unsafe fn refusal(table: pg_sys::Relation, index: pg_sys::Relation) -> Option<Re
         return Some(Refusal {
             feature: "deferrable primary keys on index-organized tables",
             hint: "Declare the primary key NOT DEFERRABLE, or use a heap table.",
-        });
-    }
-    if form.indnkeyatts != form.indnatts {
-        return Some(Refusal {
-            feature: "INCLUDE columns in the primary key of an index-organized table",
-            hint: "Leave INCLUDE out: the primary key of such a table has every column at hand.",
         });
     }
     None

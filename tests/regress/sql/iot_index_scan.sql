@@ -309,6 +309,3 @@ select compare('select * from @mix where b order by b, u, y, m, o, t, i, v, r');
 select compare('select * from @mix where not b and u = md5(''1'')::uuid order by b, u, y, m, o, t, i, v, r');
 select compare('select * from @mix where not b and u = md5(''1'')::uuid and y = decode(md5(''1''), ''hex'') || ''\x00''::bytea and m in (''happy'', ''calm'')');
 select compare('select * from @mix where b = true and u >= md5(''1'')::uuid and m > ''calm'' and lower(r) < 4 order by b, u, y, m, o, t, i, v, r');
-
--- What an index cannot be yet.
-create table iot_refused (k int, v int, primary key (k) include (v)) using :am;
