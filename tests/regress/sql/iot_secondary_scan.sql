@@ -288,3 +288,28 @@ select compare('select sum(g), count(*) from @big where id in (1, 2, 3, 29999, 4
 select compare('select g, h from @big where g between 10 and 12 order by g, h');
 select compare('select g, count(*), sum(id) from @big group by g order by g');
 select compare('select count(*), sum(x.id) from @big x join @big y on y.id = x.h where x.g = 5');
+-- Begun again for each row of a join.
+set enable_hashjoin = off;
+set enable_mergejoin = off;
+set enable_material = off;
+select compare('select n, c from (values (1), (2), (3)) v(n) left join lateral (select count(*) c from @big where g between 10 and 60) x on x.c > v.n');
+
+-- Left to itself the planner takes an index for few rows and not for many, and
+-- knows rows that lie together by the order of the key, however they came.
+reset all;
+set max_parallel_workers_per_gather = 0;
+create table iot_plan (id int primary key, v int, near int, pad text) using :am;
+insert into iot_plan select i, i * 7919 % 40000, i / 4, repeat('p', 100) from (select i * 7907 % 40000 as i from generate_series(0, 39999) i) x;
+create index on iot_plan (v);
+create index on iot_plan (near);
+analyze iot_plan;
+select attname, abs(correlation) > 0.99 as follows_the_key from pg_stats where tablename = 'iot_plan' and attname in ('id', 'v', 'near') order by 1;
+explain (costs off) select * from iot_plan where v = 77;
+explain (costs off) select id from iot_plan where v between 70 and 90;
+explain (costs off) select * from iot_plan where v > 100;
+explain (costs off) select * from iot_plan where near between 100 and 400;
+explain (costs off) select * from iot_plan order by v limit 3;
+explain (costs off) select max(v) from iot_plan;
+explain (costs off) select * from iot_plan x join iot_plan y on y.v = x.near where x.id < 10;
+explain (costs off) select count(*) from iot_plan;
+explain (costs off) select * from iot_plan where (v, id) > (39000, 5) order by v, id limit 2;
