@@ -38,9 +38,10 @@ unsafe fn name_of(relation: pg_sys::Relation) -> String {
 /// `relation` is open.
 pub unsafe fn raise_engine(relation: pg_sys::Relation, error: Error) -> ! {
     // SAFETY: the caller's promise.
-    let (name, has_toast) = unsafe {
+    let (name, has_toast, is_index) = unsafe {
         let toast = (*(*relation).rd_rel).reltoastrelid;
-        (name_of(relation), toast != pg_sys::InvalidOid)
+        let is_index = (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_INDEX;
+        (name_of(relation), toast != pg_sys::InvalidOid, is_index)
     };
     raise(match error {
         Error::Corrupt { block, what } => report(
@@ -57,7 +58,10 @@ pub unsafe fn raise_engine(relation: pg_sys::Relation, error: Error) -> ! {
         Error::RowTooLarge { size, limit } => report(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             format!("row is too big for relation \"{name}\": size {size}, maximum size {limit}"),
-            if has_toast {
+            if is_index {
+                "The entries of an index hold their values whole. Leave long columns out of \
+                 INCLUDE."
+            } else if has_toast {
                 "Values of storage PLAIN, of fixed width or of key columns are kept in the row, \
                  which has to fit on a page beside its fences."
             } else {

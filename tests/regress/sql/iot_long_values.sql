@@ -34,6 +34,19 @@ create table number_key (k numeric primary key, v text) using iot;
 insert into number_key select ('1.' || repeat('0', i))::numeric + i, noise(i, 4000) from generate_series(1, 3) i;
 update number_key set k = (k::text || '0')::numeric;
 select k, v = noise(floor(k)::int - 1, 4000) as same from number_key order by k;
+-- an index has no TOAST table: its entries hold what they include whole
+create index on number_key (k) include (v);
+insert into number_key values (9, noise(9, 7000));
+\echo :SQLSTATE
+create table indexed (k int primary key, v text) using iot;
+insert into indexed values (1, noise(1, 7000));
+create index on indexed (k) include (v);
+\echo :SQLSTATE
+create index on indexed (v);
+\echo :SQLSTATE
+create index on indexed (md5(v));
+select k from indexed where md5(v) = md5(noise(1, 7000));
+drop table indexed;
 -- heavy verification reads the live rows' values, and those only
 update t set v = noise(k + 10, 9000) where k <= 2;
 delete from t where k = 3;
