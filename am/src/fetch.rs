@@ -8,6 +8,7 @@ use crate::table_am::TableAm;
 use engine::BlockNumber;
 use engine::mvcc::VersionId;
 use engine::mvcc::batch::Batch;
+use engine::page::cell::Head;
 use pg::error::OrRaise;
 use pg::handoff::{Handed, RowFetch};
 use pg::slot;
@@ -61,8 +62,20 @@ pub unsafe extern "C-unwind" fn index_fetch<A: TableAm>(
         }
         let relation = (*fetch).rel;
         let handed = RowFetch::of_table(fetch);
-        let handle = |key: &[u8], head, block| {
-            if row_handle::needed() {
+        // Whoever looks for conflicts has to know his own row.
+        let is_dirty = (*snapshot).snapshot_type == pg_sys::SnapshotType::SNAPSHOT_DIRTY;
+        let handle = |key: &[u8], head: Head, block| {
+            let own = || {
+                let version = VersionId {
+                    key,
+                    sequence: head.sequence,
+                    xmin: head.xmin,
+                };
+                pg::conflict::own_handle((*relation).rd_id, version)
+            };
+            if is_dirty && let Some(own) = own() {
+                own
+            } else if row_handle::needed() {
                 row_handle::lease(relation, key, head, block)
             } else {
                 row_handle::nobody()
@@ -94,8 +107,42 @@ pub unsafe extern "C-unwind" fn index_fetch<A: TableAm>(
                 slot::store_borrowed(slot, &layout, row.key, row.payload, row.head, handle);
                 true
             }
-            _ => by_handle::<A>(relation, tid, snapshot, slot),
+            _ => row_of::<A>(relation, tid, snapshot, slot),
         }
+    }
+}
+
+/// Fetches the *row* that a handle names, for a deferred check: the version
+/// that is live now, which may be a later one than the check was queued for.
+/// Its handle is put in `*tid`. A row that has got another key since is another
+/// row to its indexes, and has a check of its own.
+unsafe fn row_of<A: TableAm>(
+    relation: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    snapshot: pg_sys::Snapshot,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: the server's arguments are live.
+    unsafe {
+        if let Some((id, _)) = row_handle::resolve(relation, *tid)
+            && (*snapshot).snapshot_type != pg_sys::SnapshotType::SNAPSHOT_ANY
+        {
+            let table = open::<A>(relation);
+            let judge = ServerSnapshot::from_pg(snapshot, relation);
+            let latest = table.latest(id.as_ref(), &judge).or_raise(relation);
+            if latest.key != id.key {
+                slot::clear_any(slot);
+                return false;
+            }
+            if latest != id {
+                *tid = handle_of(relation, latest.as_ref(), BlockNumber::NONE);
+            }
+        }
+        let found = by_handle::<A>(relation, tid, snapshot, slot);
+        if found {
+            pg::conflict::note_own(*tid);
+        }
+        found
     }
 }
 

@@ -57,6 +57,10 @@ pub unsafe fn insert(what: &Insertion) -> bool {
             // There is no row: the table's key has seen to that, and says so.
             return true;
         }
+        if (*(*what.index).rd_index).indisexclusion {
+            // Core looks for conflicts next, and will find this row.
+            conflict::note_own(what.handle);
+        }
         let asks = what.check == pg_sys::IndexUniqueCheck::UNIQUE_CHECK_EXISTING;
         if !asks && !needs_put(what.handle, (*what.index).rd_id) {
             return true;

@@ -105,23 +105,8 @@ unsafe fn is_the_key(table: pg_sys::Relation, index: pg_sys::Relation) -> bool {
 unsafe fn refusal(index: pg_sys::Relation) -> Option<Refusal> {
     // SAFETY: an open index has its pg_index row at hand.
     let form = unsafe { &*(*index).rd_index };
-    if form.indisexclusion {
-        return Some(Refusal {
-            feature: "exclusion constraints on index-organized tables",
-            hint: "Use a heap table.",
-        });
-    }
-    if !form.indisprimary {
-        return (!form.indimmediate).then_some(Refusal {
-            feature: "deferrable unique constraints on index-organized tables",
-            hint: "Declare the constraint NOT DEFERRABLE, or use a heap table.",
-        });
-    }
-    if !form.indimmediate {
-        return Some(Refusal {
-            feature: "deferrable primary keys on index-organized tables",
-            hint: "Declare the primary key NOT DEFERRABLE, or use a heap table.",
-        });
-    }
-    None
+    (form.indisprimary && !form.indimmediate).then_some(Refusal {
+        feature: "deferrable primary keys on index-organized tables",
+        hint: "Declare the primary key NOT DEFERRABLE, or use a heap table.",
+    })
 }

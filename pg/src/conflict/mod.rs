@@ -1,11 +1,15 @@
 //! `INSERT … ON CONFLICT`: what core's executor needs to know of our indexes,
 //! and what other sessions need to know of a speculative insertion.
 //!
+//! And, for constraints that are checked by looking, which row is the one that
+//! is checked.
+//!
 //! `README.md` beside this file argues the protocol. `arbiters` opens a
 //! target's indexes in core's place, `route` helps core to open partitions,
 //! `token` tells others whom to wait for.
 
 mod arbiters;
+mod own;
 mod route;
 mod token;
 
@@ -14,6 +18,7 @@ use std::ffi::c_int;
 use pgrx::pg_sys::{self, NodeTag};
 
 use crate::list::nodes;
+pub use own::{note_own, own_handle};
 pub use token::{announce, is_speculative, note_entry, note_row, take_entries, token_of, withdraw};
 
 /// What stands in the slot of a row that was not inserted because its key is
@@ -69,6 +74,8 @@ pub(crate) unsafe fn prepare(query: *mut pg_sys::QueryDesc, flags: c_int) {
             if node.onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_NONE {
                 continue;
             }
+            // What an earlier statement has noted may end before this one does.
+            own::forget();
             let state = root.cast::<pg_sys::ModifyTableState>();
             arbiters::open(estate, (*state).resultRelInfo);
             route::watch(state);

@@ -5,7 +5,9 @@ use std::ffi::{c_int, c_void};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 
-use super::catalog::{Class, Index, am_name, class_of, index_am_oid, index_of, set_access_method};
+use super::catalog::{
+    Class, Index, am_name, class_of, exchange_callbacks, index_am_oid, index_of, set_access_method,
+};
 use super::relation::indexes_of;
 use super::switch::will_hold_ours;
 use super::{disguise, dropped, utility};
@@ -74,6 +76,7 @@ fn relation_created(relation: pg_sys::Oid) {
     accept(relation, &index, class.access_method, rowref);
     if class.access_method != rowref {
         set_access_method(relation, rowref);
+        exchange_callbacks(relation, rowref);
     }
     depend_on_am(relation, rowref);
 }
@@ -111,25 +114,15 @@ pub(super) fn accept(
     }
     // Refused before anything of it is committed: CREATE INDEX CONCURRENTLY
     // would leave an invalid index that stands in the way of TRUNCATE.
-    if index.is_exclusion {
-        error::unsupported(
-            "exclusion constraints on index-organized tables",
-            "Use a heap table where you need one.",
-        )
-    }
     if !index.is_ready && !copies_primary_key(oid, index) {
         error::unsupported(
             "making indexes of index-organized tables CONCURRENTLY",
             "Leave CONCURRENTLY out: the table can be read meanwhile, not written.",
         )
     }
-    if !index.is_immediate {
+    if index.is_primary && !index.is_immediate {
         error::unsupported(
-            if index.is_primary {
-                "deferrable primary keys on index-organized tables"
-            } else {
-                "deferrable unique constraints on index-organized tables"
-            },
+            "deferrable primary keys on index-organized tables",
             "Declare the constraint NOT DEFERRABLE, or use a heap table.",
         )
     }

@@ -98,6 +98,40 @@ pub(super) fn update_access_method(relation: pg_sys::Oid, access_method: pg_sys:
     assert!(done.is_some(), "the caller has locked the relation");
 }
 
+/// Gives an index that is being made the callbacks of its access method, if the
+/// relation cache has given it those of B-tree. It has if the command counter
+/// moved before [`set_access_method`] (the triggers of a deferrable constraint
+/// do that), and it does not look at them again as long as the index is open.
+pub(super) fn exchange_callbacks(index: pg_sys::Oid, access_method: pg_sys::Oid) {
+    // SAFETY: an entry of this backend's relation cache, which the command at
+    // work has open; the routine lies where core would put it, in the entry's
+    // own memory. The row of pg_am is whole.
+    unsafe {
+        let open = pg_sys::RelationIdGetRelation(index);
+        if open.is_null() {
+            return;
+        }
+        if !(*open).rd_indam.is_null() {
+            let row = pg_sys::SearchSysCache1(
+                pg_sys::SysCacheIdentifier::AMOID as std::ffi::c_int,
+                access_method.into(),
+            );
+            assert!(!row.is_null(), "the access method was found just before");
+            let handler = form::<pg_sys::FormData_pg_am>(row).amhandler;
+            pg_sys::ReleaseSysCache(row);
+            let routine = pg_sys::GetIndexAmRoutine(handler);
+            let bytes = size_of::<pg_sys::IndexAmRoutine>();
+            let kept = pg_sys::MemoryContextAlloc((*open).rd_indexcxt, bytes)
+                .cast::<pg_sys::IndexAmRoutine>();
+            kept.copy_from_nonoverlapping(routine, 1);
+            pg_sys::pfree(routine.cast());
+            (*open).rd_amhandler = handler;
+            (*open).rd_indam = kept;
+        }
+        pg_sys::RelationClose(open);
+    }
+}
+
 fn with_class_row<R>(
     relation: pg_sys::Oid,
     work: impl FnOnce(pg_sys::Relation, pg_sys::HeapTuple) -> R,
@@ -126,7 +160,6 @@ pub(super) struct Index {
     /// The row from its columns on: these, their collations, operator classes
     /// and options, and expressions and predicate if there are any.
     pub definition: Vec<u8>,
-    pub is_exclusion: bool,
     /// Whether rows are entered in it from the start; not if it is being made
     /// CONCURRENTLY.
     pub is_ready: bool,
@@ -150,7 +183,6 @@ pub(super) fn index_of(index: pg_sys::Oid) -> Option<Index> {
                 is_immediate: form.indimmediate,
                 is_unique: form.indisunique,
                 definition: std::slice::from_raw_parts(begin, bytes).to_vec(),
-                is_exclusion: form.indisexclusion,
                 is_ready: form.indisready,
             };
             pg_sys::heap_freetuple(row);
