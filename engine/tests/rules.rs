@@ -1019,5 +1019,50 @@ fn rule_16_a_speculative_entry_goes_with_its_row_and_holds_others_up_meanwhile()
     other.commit();
     session.commit();
     assert_eq!(db.entries().concat().len(), 1);
+
+/// Flags of the leaf that a key is on.
+fn leaf_flags(db: &Db, key: &[u8]) -> u16 {
+    db.with(&db.world, |db| {
+        let target = engine::btree::Target::Before(key);
+        let leaf = db.tree.leaf_exclusive(target).unwrap();
+        let block = db.tree.store.block_of(&leaf.guard);
+        Page::open(&leaf.guard, block).unwrap().flags()
+    })
+}
+
+#[test]
+fn rule_43_a_settled_leaf_says_so_until_it_is_written_to() {
+    use engine::page::flag::ALL_FROZEN;
+    let db = Db::new(256);
+    let ids: Vec<_> = (0..40u8).map(|n| db.row(&[n; 4], &[n; 12])).collect();
+    let row = |n: u8| ids[usize::from(n)].clone();
+    let settled = |n: u8| leaf_flags(&db, &[n; 4]) & ALL_FROZEN != 0;
+    assert!(!settled(3));
+    db.vacuum();
+    assert!((0..40).all(settled), "every leaf is settled");
+    let quiet = db.store.log_end();
+    db.vacuum();
+    assert_eq!(db.store.log_end(), quiet, "VACUUM writes nothing");
+    let mut session = db.world.session();
+    session.begin();
+    db.update(&session, &row(3), b"new");
+    assert!(!settled(3) && settled(39));
+    db.delete(&session, &row(20));
+    assert!(!settled(20));
+    assert!(matches!(
+        db.lock(&session, &row(39), Strength::Share),
+        Outcome::Done(_)
+    ));
+    assert!(!settled(39), "a row lock is no row");
+    db.vacuum();
+    assert!(!settled(3) && !settled(20) && !settled(39));
+    session.commit();
+    db.vacuum();
+    assert_eq!(db.get(&[3; 4]).as_deref(), Some(&b"new"[..]));
+    assert_eq!(db.get(&[20; 4]), None);
+    assert!(settled(3) && settled(39));
+    // One version of each key is left, and no lock.
+    let entries: usize = db.entries().iter().map(Vec::len).sum();
+    assert_eq!(entries, 39);
     db.check();
 }

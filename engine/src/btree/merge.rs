@@ -1,7 +1,7 @@
 //! Merging a leaf into its right sibling.
 
 use super::cells::Cells;
-use super::measure::{fence_len, key_len, prefix_for, usable_bytes};
+use super::measure::{fence_len, key_len, prefix_for, usable_bytes, used_bytes};
 use super::search::{Goal, downlink_slot};
 use super::split::slot_number;
 use super::{MERGE_PERCENT, Path, Target, Tree, point};
@@ -9,10 +9,41 @@ use crate::compare::Compare;
 use crate::error::{Error, Result};
 use crate::page::cell::InnerCell;
 use crate::page::op::Ops;
-use crate::page::{Page, PageKind, SLOT_BYTES, flag};
+use crate::page::{Page, PageKind, SLOT_BYTES, flag, key_bytes_max};
 use crate::record::{Record, RecordKind};
 use crate::store::PageStore;
 use crate::types::{BlockNumber, Level, SlotNumber};
+
+/// How full a leaf is, as far as a merge wants to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Filling {
+    bytes: usize,
+    page_size: usize,
+    is_empty: bool,
+}
+
+impl Filling {
+    /// That of a page.
+    pub fn of(page: Page<'_>) -> Filling {
+        let fences = fence_len(page.low()) + fence_len(page.high());
+        Filling {
+            bytes: used_bytes(page).saturating_sub(fences),
+            page_size: page.size(),
+            is_empty: page.slot_count() == 0,
+        }
+    }
+
+    /// Whether a merge with the right sibling is worth looking into. Entries do
+    /// not get smaller by one, but for a key that both have: so it is not if
+    /// they are too many as they are.
+    pub fn may_merge(self, right: Filling) -> bool {
+        let usable = usable_bytes(self.page_size);
+        self.is_empty
+            || right.is_empty
+            || self.bytes + right.bytes
+                <= usable * MERGE_PERCENT / 100 + key_bytes_max(self.page_size)
+    }
+}
 
 /// What the merged page will be.
 struct Merged {

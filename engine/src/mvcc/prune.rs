@@ -6,9 +6,9 @@ use super::{Transactions, Versioned};
 use crate::btree::Leaf;
 use crate::compare::Compare;
 use crate::error::Result;
-use crate::page::Page;
 use crate::page::cell::{EntryKind, Head, bit};
 use crate::page::op::Ops;
+use crate::page::{Page, flag};
 use crate::record::RecordKind;
 use crate::store::PageStore;
 use crate::types::{SlotNumber, Xid};
@@ -31,10 +31,24 @@ pub struct Pruned {
 impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// Prunes a locked leaf.
     pub fn prune_leaf(&self, leaf: &mut Leaf<'t, S>) -> Result<Pruned> {
+        self.prune(leaf, false)
+    }
+
+    /// Prunes a locked leaf and, if then every entry is the frozen row of its
+    /// key, notes it on the page: it is passed over until something is written.
+    pub(super) fn settle_leaf(&self, leaf: &mut Leaf<'t, S>) -> Result<Pruned> {
+        self.prune(leaf, true)
+    }
+
+    fn prune(&self, leaf: &mut Leaf<'t, S>, settle: bool) -> Result<Pruned> {
         let block = self.tree.store.block_of(&leaf.guard);
         let page = Page::open(&leaf.guard, block)?;
         let count = page.slot_count();
         let mut result = Pruned::default();
+        if page.has(flag::ALL_FROZEN) {
+            result.live = count;
+            return Ok(result);
+        }
         let (mut remove, mut freeze) = (Vec::new(), Vec::new());
         let mut horizon = Xid::NONE;
         let mut heads: Vec<Head> = Vec::new();
@@ -98,11 +112,24 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                 newest &= !heads[nth].is_version();
             }
         }
-        if remove.is_empty() && freeze.is_empty() {
+        // A leaf that begins within a key may hold an older version of it, which
+        // looks like a row of its own from here.
+        let settles = settle
+            && result.dead == 0
+            && result.oldest_xid.is_none()
+            && page.low().is_none_or(|low| low.sequence.is_none());
+        result.changed = !remove.is_empty() || !freeze.is_empty();
+        let notes = settles && count > 0;
+        if !(result.changed || notes) {
             return Ok(result);
         }
-        result.changed = true;
-        let ops = Ops::new().prune(&remove, &freeze);
+        let mut ops = Ops::new();
+        if result.changed {
+            ops = ops.prune(&remove, &freeze);
+        }
+        if notes {
+            ops = ops.flags(flag::ALL_FROZEN, 0);
+        }
         self.tree.commit_leaf(leaf, RecordKind::Prune, ops, horizon);
         Ok(result)
     }

@@ -3,7 +3,7 @@
 //! the right (rule 21); no index is looked at, for each store prunes itself.
 
 use super::{Transactions, Versioned};
-use crate::btree::Target;
+use crate::btree::{Filling, Target};
 use crate::compare::Compare;
 use crate::error::Result;
 use crate::page::{Page, PageKind, PositionBuf};
@@ -68,12 +68,12 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     pub fn vacuum(&self, mut pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed> {
         let mut total = Vacuumed::default();
         let mut place: Option<PositionBuf> = None;
-        // Where the leaf before this one begins. It is merged into this one
-        // once both are pruned.
-        let mut previous: Option<Option<PositionBuf>> = None;
+        // Where the leaf before this one begins, and how full it is. It is
+        // merged into this one once both are pruned.
+        let mut previous: Option<(Option<PositionBuf>, Filling)> = None;
         loop {
             let mut leaf = self.tree.leaf_exclusive(beginning(&place))?;
-            let pruned = self.prune_leaf(&mut leaf)?;
+            let pruned = self.settle_leaf(&mut leaf)?;
             total.leaves += 1;
             total.removed += pruned.removed as u64;
             total.live += pruned.live as u64;
@@ -83,24 +83,29 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 (a, b) => a.or(b),
             };
             let block = self.tree.store.block_of(&leaf.guard);
-            let next = Page::open(&leaf.guard, block)?
-                .high()
-                .map(|high| high.to_buf());
+            let page = Page::open(&leaf.guard, block)?;
+            let next = page.high().map(|high| high.to_buf());
+            let right = page.right();
+            let filling = Filling::of(page);
             drop(leaf);
             pause(&total);
             previous = Some(match previous {
-                Some(before) if self.tree.merge_right(beginning(&before))? => {
+                Some((before, fills))
+                    if fills.may_merge(filling) && self.tree.merge_right(beginning(&before))? =>
+                {
                     total.merged += 1;
                     // A key that went on from one leaf to the other is whole
                     // now, and its tombstone may go (rule 2).
                     let mut merged = self.tree.leaf_exclusive(beginning(&before))?;
-                    let removed = self.prune_leaf(&mut merged)?.removed as u64;
+                    let removed = self.settle_leaf(&mut merged)?.removed as u64;
                     total.removed += removed;
                     total.dead = total.dead.saturating_sub(removed);
-                    before
+                    let block = self.tree.store.block_of(&merged.guard);
+                    (before, Filling::of(Page::open(&merged.guard, block)?))
                 }
-                _ => place,
+                _ => (place, filling),
             });
+            self.tree.look_near(right);
             if next.is_none() {
                 self.offer_unused(&mut total)?;
                 return Ok(total);
