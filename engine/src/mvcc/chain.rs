@@ -66,18 +66,20 @@ pub struct Chain {
 
 impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// Visits the versions and locks of a key, newest first, from its first
-    /// leaf on, which stays locked; leaves further right are read with the
-    /// lock of their left neighbour held (left before right). The visitor gets
-    /// the slot where the entry is on the first leaf.
+    /// leaf on, which stays locked and where they begin at `start`; leaves
+    /// further right are read with the lock of their left neighbour held (left
+    /// before right). The visitor gets the slot where the entry is on the first
+    /// leaf.
     pub(super) fn walk(
         &self,
         leaf: &Leaf<'t, S>,
+        start: usize,
         key: &[u8],
         mut visit: impl FnMut(Option<usize>, LeafCell<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
         let compare = self.tree.compare;
         let first = self.tree.store.block_of(&leaf.guard);
-        let mut right = match self.walk_page(&leaf.guard, first, key, true, &mut visit)? {
+        let mut right = match self.walk_page(&leaf.guard, first, key, Some(start), &mut visit)? {
             Some(block) => block,
             None => return Ok(()),
         };
@@ -95,7 +97,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                     "a key's versions do not go on where its first page says",
                 ));
             }
-            match self.walk_page(&guard, right, key, false, &mut visit)? {
+            match self.walk_page(&guard, right, key, None, &mut visit)? {
                 Some(block) => right = block,
                 None => return Ok(()),
             }
@@ -109,21 +111,17 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         bytes: &[u8],
         block: BlockNumber,
         key: &[u8],
-        first: bool,
+        first: Option<usize>,
         visit: &mut impl FnMut(Option<usize>, LeafCell<'_>) -> ControlFlow<()>,
     ) -> Result<Option<BlockNumber>> {
         let compare = self.tree.compare;
         let page = Page::open(bytes, block)?;
         let count = page.slot_count();
-        let mut slot = if first {
-            search::lower_bound(page, block, Target::Before(key), compare)?
-        } else {
-            0
-        };
+        let mut slot = first.unwrap_or(0);
         let mut same = slot < count && search::matches(page, slot, block, key, compare)?;
         while same {
             let cell = page.leaf_cell(slot, block)?;
-            if visit(first.then_some(slot), cell).is_break() {
+            if visit(first.map(|_| slot), cell).is_break() {
                 return Ok(None);
             }
             same = same_key_follows(page, block, slot, cell.head)?;
@@ -161,7 +159,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let mut newer: Option<(Head, XidStatus, Option<VersionIdBuf>)> = None;
         let mut newer_key: Option<(Head, XidStatus, Option<VersionIdBuf>)> = None;
         let mut bad = None;
-        self.walk(leaf, key, |slot, cell| {
+        self.walk(leaf, start, key, |slot, cell| {
             let head = cell.head;
             if head.kind() == EntryKind::Lock {
                 if let Some(slot) = slot {
@@ -185,6 +183,8 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             }
             if chain.newest.is_none() {
                 chain.newest = Some(head.sequence);
+                // On the first leaf it stands where the next one goes.
+                chain.key_below = slot.is_some();
             }
             if let Some(id) = stop
                 && head.sequence <= id.sequence
@@ -233,8 +233,6 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         chain.next = newer.as_ref().and_then(|(_, _, target)| target.clone());
         chain.newer = as_newer(newer);
         chain.newer_key = as_newer(newer_key);
-        chain.key_below = chain.insert_at < page.slot_count()
-            && search::matches(page, chain.insert_at, block, key, self.tree.compare)?;
         Ok(chain)
     }
 

@@ -166,7 +166,11 @@ impl From<Ops> for Vec<u8> {
 impl Ops {
     /// No operations yet.
     pub fn new() -> Ops {
-        Ops::default()
+        // Room for an operation or two: most records have no more, and one is
+        // made for each row that is written.
+        Ops {
+            bytes: Vec::with_capacity(96),
+        }
     }
 
     /// The encoded operations.
