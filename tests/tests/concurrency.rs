@@ -341,3 +341,41 @@ fn upserts_by_several_unique_keys_leave_each_key_once() -> Result<()> {
     drop(client);
     finish(cluster)
 }
+
+#[test]
+fn excluded_values_are_there_once_and_on_conflict_never_deadlocks_over_them() -> Result<()> {
+    let cluster = Cluster::start(Options::test().set("deadlock_timeout", "50ms"))?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table t (k bigint generated always as identity primary key, a int,
+           exclude (a with =)) using {0};
+         create table tally (seed int primary key, n bigint) using {0}",
+        access_method()
+    ))?;
+    let end = Instant::now() + Duration::from_secs(4);
+    together(&cluster, |session, seed| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut added = 0;
+        while Instant::now() < end {
+            let value = random.i32(1..=5);
+            let arbiter = ["", "on constraint t_a_excl"][random.usize(0..2)];
+            // Each is a transaction, which holds nothing that another waits for
+            // but the row in question.
+            let insert =
+                format!("insert into t (a) values ({value}) on conflict {arbiter} do nothing");
+            added += session.execute(&insert, &[])? as i64;
+            let removed = "delete from t where a = $1";
+            added -= session.execute(removed, &[&random.i32(1..=5)])? as i64;
+        }
+        let told = "insert into tally values ($1, $2)";
+        session.execute(told, &[&(seed as i32), &added])?;
+        Ok(())
+    });
+    let counted = number(&mut client, "select count(*) from t")?;
+    let told = number(&mut client, "select sum(n)::bigint from tally")?;
+    assert_eq!(counted, told);
+    let twice = number(&mut client, "select count(*) - count(distinct a) from t")?;
+    assert_eq!(twice, 0);
+    drop(client);
+    finish(cluster)
+}
