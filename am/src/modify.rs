@@ -16,7 +16,7 @@ use engine::page::cell::{EntryKind, Head};
 use engine::{BlockNumber, Xid};
 use pg::error::OrRaise;
 use pg::slot;
-use pg::xact::{ServerSnapshot, WaitPolicy, to_server};
+use pg::xact::{SelfSnapshot, ServerSnapshot, WaitPolicy, to_server};
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 use std::cell::RefCell;
 
@@ -274,6 +274,31 @@ impl<A: TableAm> Command<'_, A> {
             {
                 pg::error::vanished(self.relation);
             }
+        }
+    }
+
+    /// The last of our own versions of the row that a named version belongs
+    /// to; `None` if the row has ended, or the version is gone.
+    ///
+    /// # Safety
+    /// The relation is open.
+    unsafe fn own_end(&self, id: VersionId<'_>) -> Option<(VersionIdBuf, Head)> {
+        // SAFETY: the relation is open.
+        unsafe {
+            let mut batch = Batch::default();
+            let found = self.table.version(id, self.near, &mut batch);
+            if !found.or_raise(self.relation) {
+                return None;
+            }
+            let snapshot = ServerSnapshot::Own(SelfSnapshot::new(self.relation));
+            let last = self.table.latest(id, &snapshot).or_raise(self.relation);
+            batch.clear();
+            let lives = self.table.get(&last.key, &snapshot, &mut batch);
+            if !lives.or_raise(self.relation) {
+                return None;
+            }
+            let head = batch.row(0).head;
+            (head.sequence == last.sequence).then_some((last, head))
         }
     }
 
@@ -619,10 +644,26 @@ pub unsafe extern "C-unwind" fn tuple_lock<A: TableAm>(
                         None,
                     )
                 }
-                // At the end of a chain that led here, a version that is gone was
-                // deleted, by now so long ago that it was pruned.
-                Err(Refusal::Row(Outcome::Invisible)) if (*tmfd).traversed => {
-                    return pg_sys::TM_Result::TM_Deleted;
+                // The chain has led through others' versions to what we made of
+                // the row ourselves.
+                Err(Refusal::Row(Outcome::Invisible | Outcome::SelfModified(_)))
+                    if (*tmfd).traversed =>
+                {
+                    match command.own_end(id.as_ref()) {
+                        // Not by an earlier command: by this one, or on its way.
+                        Some((_, head)) if head.cid >= command.writer.cid => {
+                            let refusal = Refusal::Row(Outcome::SelfModified(head));
+                            return command.refuse(refusal, tmfd);
+                        }
+                        Some((last, _)) if last != id => {
+                            command.tid = handle_of(relation, last.as_ref(), BlockNumber::NONE);
+                            command.near = BlockNumber::NONE;
+                            id = last;
+                        }
+                        // Deleted, if by others, by now so long ago that it was
+                        // pruned.
+                        _ => return pg_sys::TM_Result::TM_Deleted,
+                    }
                 }
                 Err(refusal) => {
                     if !(*tmfd).traversed {
