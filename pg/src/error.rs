@@ -1,11 +1,14 @@
 //! The one file that turns failures into the server's errors, each with its
 //! SQLSTATE and, where something can be done about it, a hint.
 
+mod context;
 mod field;
 
 use engine::Error;
 use pgrx::pg_sys::{self, panic::ErrorReport};
 use pgrx::prelude::*;
+
+pub use context::keeping_context;
 
 /// Reports an error and does not come back: Rust unwinds, guards give up what
 /// they hold, and the server rolls back.

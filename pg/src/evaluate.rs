@@ -8,6 +8,7 @@
 
 use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
 
+use crate::error::keeping_context;
 use crate::slot;
 
 /// The most columns that an index has.
@@ -109,13 +110,15 @@ impl Evaluator {
             }
             let before = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = (*context).ecxt_per_tuple_memory;
-            pg_sys::FormIndexDatum(
-                self.info,
-                row,
-                self.estate,
-                into.values.as_mut_ptr(),
-                into.isnull.as_mut_ptr(),
-            );
+            keeping_context(|| {
+                pg_sys::FormIndexDatum(
+                    self.info,
+                    row,
+                    self.estate,
+                    into.values.as_mut_ptr(),
+                    into.isnull.as_mut_ptr(),
+                );
+            });
             pg_sys::CurrentMemoryContext = before;
             true
         }
@@ -133,7 +136,8 @@ impl Evaluator {
             let before = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = (*context).ecxt_per_tuple_memory;
             let mut is_null = false;
-            let holds = guarded(|| evaluate(self.predicate, context, &mut is_null));
+            let holds =
+                keeping_context(|| guarded(|| evaluate(self.predicate, context, &mut is_null)));
             pg_sys::CurrentMemoryContext = before;
             holds.value() != 0
         }

@@ -25,6 +25,7 @@
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/snapshot.h"
@@ -383,4 +384,72 @@ rowref_finally(void (*work) (void *), void (*after) (void *), void *argument)
 	}
 	PG_END_TRY();
 	after(argument);
+}
+
+/* What an error's innermost part added: see error/context.rs. */
+static ErrorData *kept_error = NULL;
+
+/* An error context callback, called while an error is put together. */
+void
+rowref_keep_error(void *argument pg_attribute_unused())
+{
+	MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+	ErrorData  *error = CopyErrorData();
+
+	MemoryContextSwitchTo(before);
+	if (kept_error)
+		FreeErrorData(kept_error);
+	kept_error = NULL;
+	if (error->elevel == ERROR)
+		kept_error = error;
+	else
+		FreeErrorData(error);
+}
+
+static void
+give_kept_error(void *argument pg_attribute_unused())
+{
+	ErrorData  *error = kept_error;
+
+	if (error == NULL)
+		return;
+	kept_error = NULL;
+	if (error->context)
+		errcontext("%s", error->context);
+	if (error->internalquery)
+	{
+		internalerrquery(error->internalquery);
+		internalerrposition(error->internalpos);
+	}
+	if (error->cursorpos > 0)
+		errposition(error->cursorpos);
+	if (error->schema_name)
+		err_generic_string(PG_DIAG_SCHEMA_NAME, error->schema_name);
+	if (error->table_name)
+		err_generic_string(PG_DIAG_TABLE_NAME, error->table_name);
+	if (error->column_name)
+		err_generic_string(PG_DIAG_COLUMN_NAME, error->column_name);
+	if (error->datatype_name)
+		err_generic_string(PG_DIAG_DATATYPE_NAME, error->datatype_name);
+	if (error->constraint_name)
+		err_generic_string(PG_DIAG_CONSTRAINT_NAME, error->constraint_name);
+	FreeErrorData(error);
+}
+
+/*
+ * Has the error that is raised next take over what was kept.  The callback
+ * takes itself off by the jump that follows, as in error/field.rs.
+ */
+void
+rowref_pass_on_error(void)
+{
+	static ErrorContextCallback callback;
+
+	for (ErrorContextCallback *at = error_context_stack; at; at = at->previous)
+		if (at == &callback)
+			return;
+	callback.previous = error_context_stack;
+	callback.callback = give_kept_error;
+	callback.arg = NULL;
+	error_context_stack = &callback;
 }

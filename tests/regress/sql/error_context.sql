@@ -70,3 +70,30 @@ exception when others then
     raise notice '%: % of %', sqlstate, column_name, table_name;
 end $$;
 select * from nulls order by a;
+-- Errors of functions that an index calls say where they happened too.
+create function fussy(i int) returns int language plpgsql immutable as
+$$ begin
+    if i = 3 then raise exception 'not three' using constraint = 'two at most', table = 'some'; end if;
+    return (select 10 / (i - 2));
+end $$;
+create table indexed (k int primary key, n int) using :am;
+create index on indexed (fussy(n));
+insert into indexed values (1, 3);
+insert into indexed values (1, 2);
+insert into indexed values (1, 1);
+update indexed set n = 2;
+create table built (k int primary key, n int) using :am;
+insert into built values (1, 1), (2, 2);
+create index on built (fussy(n));
+create index on built (k) where fussy(n) > 0;
+do $$
+declare
+    constraint_name text; table_name text; context text;
+begin
+    update indexed set n = 3;
+exception when others then
+    get stacked diagnostics constraint_name = constraint_name, table_name = table_name,
+        context = pg_exception_context;
+    raise notice '%: % of %: %', sqlstate, constraint_name, table_name, context;
+end $$;
+select * from indexed;
