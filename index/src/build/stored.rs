@@ -9,7 +9,7 @@ use engine::btree::Bulk;
 use engine::compare::Compare;
 use engine::mvcc::entries::{Entry, derive};
 use engine::mvcc::histories::History;
-use engine::page::cell::{EntryKind, Head};
+use engine::page::cell::{EntryKind, Head, bit};
 use pg::error::{self, OrRaise};
 use pg::evaluate::{Evaluator, IndexValues};
 use pg::handles::TemporaryFile;
@@ -221,6 +221,30 @@ impl<'l> Reader<'l> {
         unsafe {
             let before = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = self.work;
+            // Most rows: one version, whose entry is the row's only one.
+            if let ([Some(head)], [(_, payload)]) = (heads, &history.entries[..])
+                && head.kind() == EntryKind::Put
+            {
+                let entry = self.entry(&history.key, payload, *head);
+                pg_sys::CurrentMemoryContext = before;
+                if let Some((entry, has_null)) = entry {
+                    let kept = head.flags & (bit::FROZEN | bit::COMMITTED);
+                    let item = Item {
+                        head: Head {
+                            flags: EntryKind::Put as u8 | kept,
+                            ..*head
+                        },
+                        key: &entry.key,
+                        body: &entry.body,
+                        mark: has_null,
+                    };
+                    sorter
+                        .add(item)
+                        .unwrap_or_else(|error| spill_failed(&error));
+                }
+                pg_sys::MemoryContextReset(self.work);
+                return;
+            }
             let order = self.layout.layout();
             let mut any_null = Vec::new();
             let newest = heads.iter().flatten().find(|head| head.is_version());
