@@ -1019,6 +1019,8 @@ fn rule_16_a_speculative_entry_goes_with_its_row_and_holds_others_up_meanwhile()
     other.commit();
     session.commit();
     assert_eq!(db.entries().concat().len(), 1);
+    db.check();
+}
 
 /// Flags of the leaf that a key is on.
 fn leaf_flags(db: &Db, key: &[u8]) -> u16 {
