@@ -32,7 +32,7 @@ fn history(seed: u64) -> Vec<String> {
     for _ in 0..120 {
         let key = random.i32(1..60);
         let other = random.i32(60..120);
-        statements.push(match random.u32(0..13) {
+        statements.push(match random.u32(0..14) {
             0..=2 => format!("insert into t select i, i, 'row ' || i from generate_series({other}, {other} + 4) i where not exists (select from t where k = i)"),
             3 | 4 => format!("update t set v = v + 1 where k between {key} and {key} + 5"),
             5 => format!("update t set k = k + 1000 where k = {key}"),
@@ -41,6 +41,7 @@ fn history(seed: u64) -> Vec<String> {
             8 => format!("begin; update t set v = 7 where k < {key}; savepoint s; delete from t where k > {key}; rollback to s; delete from t where k = {other}; commit"),
             9 => format!("begin; delete from t; insert into t values ({key}, 0, 'gone'); rollback"),
             10 => format!("update t set note = repeat('long ', 300) where k = {other}"),
+            12 => format!("insert into t select i, 0, 'new' from generate_series({key}, {key} + 90, 10) i on conflict do nothing"),
             // Out of line, and then left alone by other updates.
             11 => format!("update t set note = (select string_agg(md5((t.k * i)::text), '') from generate_series(1, 300) i) where k between {key} and {key} + 2"),
             _ => format!("with moved as (delete from t where k = {key} returning *) insert into t select k + 2000, v, note from moved where not exists (select from t where t.k = moved.k + 2000)"),
@@ -72,6 +73,13 @@ fn decoded_changes_are_those_of_heap_under_every_replica_identity() -> Result<()
             ))?;
             for statement in history(7) {
                 client.batch_execute(&statement)?;
+            }
+            if !key.is_empty() {
+                client.batch_execute(
+                    "insert into t select i, 1, 'x' from generate_series(1, 9) i;
+                     insert into t select i, 2, 'y' from generate_series(5, 19) i
+                       on conflict (k) do update set v = t.v + excluded.v, note = 'upserted'",
+                )?;
             }
             client.batch_execute("drop table t")?;
             let changes = decoded(&mut client)?;

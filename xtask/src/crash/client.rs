@@ -227,14 +227,18 @@ impl Transaction<'_> {
         let place = ("ledger", key(random));
         let (value, length) = (random.i64(0..1_000_000), padding_length(random, 300));
         let pad = padding(value, length);
+        let insert = format!(
+            "insert into ledger values ({client}, '{}', {value}, '{pad}')",
+            place.1
+        );
         if !self.rows.contains_key(&place) {
-            self.change(
-                &format!(
-                    "insert into ledger values ({client}, '{}', {value}, '{pad}')",
-                    place.1
-                ),
-                1,
-            )?;
+            let on_conflict = [
+                "",
+                " on conflict do nothing",
+                " on conflict (client, lower(k)) do update set v = -1",
+            ];
+            let on_conflict = on_conflict[random.usize(0..on_conflict.len())];
+            self.change(&format!("{insert}{on_conflict}"), 1)?;
             self.rows.insert(place, (value, length));
             return Ok(());
         }
@@ -253,11 +257,15 @@ impl Transaction<'_> {
                 let row = self.rows.remove(&place).expect("the row is there");
                 self.rows.insert(to, row);
             }
-            _ => {
-                self.change(
-                    &format!("update ledger set v = {value}, pad = '{pad}' {at}"),
-                    1,
-                )?;
+            way => {
+                let update = match way {
+                    2 => format!("update ledger set v = {value}, pad = '{pad}' {at}"),
+                    _ => format!(
+                        "{insert} on conflict (client, k) do update \
+                         set v = excluded.v, pad = excluded.pad"
+                    ),
+                };
+                self.change(&update, 1)?;
                 self.rows.insert(place, (value, length));
             }
         }
