@@ -4,7 +4,6 @@
 mod progress;
 mod stored;
 
-use pg::error::unsupported;
 use pg::open::OpenStore;
 use pg::organize;
 use pg::row::{KeyColumnSpec, Organization};
@@ -12,12 +11,6 @@ use pgrx::pg_sys;
 
 pub use progress::name as phase_name;
 pub use stored::build_empty;
-
-/// What an index is that we do not build.
-struct Refusal {
-    feature: &'static str,
-    hint: &'static str,
-}
 
 /// What `ambuild` reports.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -41,10 +34,10 @@ pub unsafe fn build(
 ) -> Built {
     // SAFETY: the caller's promise.
     unsafe {
-        if let Some(refusal) = refusal(index) {
-            unsupported(refusal.feature, refusal.hint);
-        }
-        let organizes = (*(*index).rd_index).indisprimary;
+        let form = &*(*index).rd_index;
+        // A deferrable key may be broken within a transaction, so nothing can be
+        // organized by it: it is stored beside the table, which has row ids.
+        let organizes = form.indisprimary && form.indimmediate;
         if organizes || is_the_key(table, index) {
             let rows = organize_by(table, index, organizes);
             return Built {
@@ -98,15 +91,4 @@ unsafe fn is_the_key(table: pg_sys::Relation, index: pg_sys::Relation) -> bool {
         let of_table = columns(store.layout().organization());
         !of_table.is_empty() && of_table == columns(&Organization::of_index(table, index))
     }
-}
-
-/// # Safety
-/// The index is open.
-unsafe fn refusal(index: pg_sys::Relation) -> Option<Refusal> {
-    // SAFETY: an open index has its pg_index row at hand.
-    let form = unsafe { &*(*index).rd_index };
-    (form.indisprimary && !form.indimmediate).then_some(Refusal {
-        feature: "deferrable primary keys on index-organized tables",
-        hint: "Declare the primary key NOT DEFERRABLE, or use a heap table.",
-    })
 }

@@ -120,12 +120,6 @@ pub(super) fn accept(
             "Leave CONCURRENTLY out: the table can be read meanwhile, not written.",
         )
     }
-    if index.is_primary && !index.is_immediate {
-        error::unsupported(
-            "deferrable primary keys on index-organized tables",
-            "Declare the constraint NOT DEFERRABLE, or use a heap table.",
-        )
-    }
 }
 
 /// Whether an index says the very same as the primary key of its table, as the

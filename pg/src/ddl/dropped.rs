@@ -8,7 +8,7 @@ use std::cell::RefCell;
 
 use pgrx::pg_sys;
 
-use super::catalog::{class_of, index_of};
+use super::catalog::{Index, class_of, index_of};
 use super::relation::{holds_ours, is_ours};
 use crate::organize;
 use crate::xact::{TransactionEvent, on_transaction_event};
@@ -29,12 +29,17 @@ pub(super) fn mark() -> Mark {
     Mark(NOTED.with_borrow(Vec::len))
 }
 
-/// Makes a note if what goes is an index of a table of ours.
+/// Makes a note if what goes is what a table of ours is organized by. (Of other
+/// indexes nothing is left to do; and DROP INDEX CONCURRENTLY holds no lock that
+/// [`settle`] could rely on.)
 pub(super) fn relation_goes(relation: pg_sys::Oid) {
     if class_of(relation).is_none_or(|class| class.kind != pg_sys::RELKIND_INDEX) {
         return;
     }
-    if let Some(index) = index_of(relation).filter(|index| holds_ours(index.table)) {
+    let organizes = |index: &Index| index.is_primary && index.is_immediate;
+    if let Some(index) =
+        index_of(relation).filter(|index| organizes(index) && holds_ours(index.table))
+    {
         NOTED.with_borrow_mut(|noted| noted.push(index.table));
     }
 }
