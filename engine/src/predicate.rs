@@ -32,6 +32,11 @@ pub trait Predicates {
     /// is no row (or could not be put there because by now there is one).
     fn key_written(&self, _key: &[u8], _over: Option<Sequence>) {}
 
+    /// A key's row is about to end. Whoever puts a row there afterwards comes
+    /// after this transaction, even if it has not seen the end: no conflict of
+    /// writes says so, as there is no row for both to write.
+    fn key_cleared(&self, _key: &[u8]) {}
+
     /// Versions are about to be put under keys that begin on this leaf.
     fn leaf_written(&self, _leaf: BlockNumber) {}
 

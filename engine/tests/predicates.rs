@@ -62,6 +62,10 @@ struct Reading {
 
 struct Writing {
     writer: Xid,
+    /// The writers that its snapshot would see.
+    sees: Vec<Xid>,
+    /// Whether the row ends.
+    ends: bool,
     key: u8,
     over: Option<Sequence>,
     at: usize,
@@ -144,11 +148,15 @@ impl<C: Compare> World<C> {
         self.running[usize::from(session)] = Some(running);
     }
 
-    fn read(&mut self, running: &Running, read: Read) {
+    fn seen_by(&self, running: &Running) -> Vec<Xid> {
         let sees = |xid: &&Xid| running.snapshot.sees(**xid);
+        self.begun.iter().filter(sees).copied().collect()
+    }
+
+    fn read(&mut self, running: &Running, read: Read) {
         self.readings.push(Reading {
             reader: running.xid,
-            sees: self.begun.iter().filter(sees).copied().collect(),
+            sees: self.seen_by(running),
             read,
             at: self.clock,
         });
@@ -224,12 +232,32 @@ impl<C: Compare> World<C> {
                 Some(id.sequence)
             }
         };
+        self.written(running, key, over, delete);
+    }
+
+    fn written(&mut self, running: &Running, key: u8, over: Option<Sequence>, ends: bool) {
         self.writings.push(Writing {
             writer: running.xid,
+            sees: self.seen_by(running),
+            ends,
             key,
             over,
             at: self.clock,
         });
+    }
+
+    /// Inserts a row without a look at what is there.
+    fn insert(&mut self, running: &Running, key: u8) {
+        let writer = Writer {
+            xid: running.xid,
+            cid: running.session.cid(),
+        };
+        let done = self.with(&running.session, running.xid, |v| {
+            v.insert(writer, &bytes(key), &[6; 10], 0)
+        });
+        if let Insertion::Done(_) = done {
+            self.written(running, key, None, false);
+        }
     }
 
     fn fill(&mut self, running: &Running, first: u8, count: u8) {
@@ -244,12 +272,7 @@ impl<C: Compare> World<C> {
             v.insert_run(writer, &rows, &mut Vec::new())
         });
         for key in &keys[..done] {
-            self.writings.push(Writing {
-                writer: running.xid,
-                key: *key,
-                over: None,
-                at: self.clock,
-            });
+            self.written(running, *key, None, false);
         }
     }
 
@@ -299,6 +322,13 @@ impl<C: Compare> World<C> {
                 {
                     continue;
                 }
+                // It saw its own, and nothing below.
+                let own = |other: &&Writing| {
+                    other.writer == reader && other.key == writing.key && other.at < reading.at
+                };
+                if self.writings.iter().any(|other| own(&other)) {
+                    continue;
+                }
                 // The first version that was not seen is what counts, and the
                 // reader tells of the others as well if they are there.
                 let depends = match reading.read {
@@ -314,6 +344,23 @@ impl<C: Compare> World<C> {
                 );
             }
         }
+        // Who puts a row where another one has ended comes after that one.
+        for end in self.writings.iter().filter(|writing| writing.ends) {
+            for birth in &self.writings {
+                let (first, second) = (end.writer, birth.writer);
+                let is_birth = birth.key == end.key && birth.over.is_none() && birth.at > end.at;
+                let known = !is_birth
+                    || first == second
+                    || birth.sees.contains(&first)
+                    || self.aborted.contains(&first)
+                    || self.locks.conflict(first, second);
+                assert!(
+                    known,
+                    "{second:?} came after {first:?} under {}, and nobody knows",
+                    end.key
+                );
+            }
+        }
     }
 }
 
@@ -322,6 +369,7 @@ enum Step {
     LookUp(u8, u8),
     Scan(u8, u8, u8, bool),
     Write(u8, u8, bool, u8),
+    Insert(u8, u8),
     Fill(u8, u8, u8),
     Lock(u8, u8, u8),
     End(u8, bool),
@@ -337,6 +385,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(s, a, b, forward)| Step::Scan(s, a.min(b), a.max(b), forward)),
         12 => (session.clone(), key.clone(), prop::bool::weighted(0.3), any::<u8>())
             .prop_map(|(s, k, delete, length)| Step::Write(s, k, delete, length)),
+        4 => (session.clone(), key.clone()).prop_map(|(s, k)| Step::Insert(s, k)),
         2 => (session.clone(), 0..KEYS, 1u8..12).prop_map(|(s, k, n)| Step::Fill(s, k, n)),
         1 => (session.clone(), key, 0u8..4).prop_map(|(s, k, n)| Step::Lock(s, k, n)),
         5 => (session, prop::bool::weighted(0.8)).prop_map(|(s, well)| Step::End(s, well)),
@@ -360,6 +409,7 @@ fn live<C: Compare>(compare: C, steps: Vec<Step>) -> World<C> {
             Step::LookUp(session, ..)
             | Step::Scan(session, ..)
             | Step::Write(session, ..)
+            | Step::Insert(session, ..)
             | Step::Fill(session, ..)
             | Step::Lock(session, ..) => session,
         };
@@ -377,6 +427,7 @@ fn live<C: Compare>(compare: C, steps: Vec<Step>) -> World<C> {
                 world.scan(&running, from, to, direction);
             }
             Step::Write(_, key, delete, length) => world.write(&running, key, delete, length),
+            Step::Insert(_, key) => world.insert(&running, key),
             Step::Fill(_, first, count) => world.fill(&running, first, count),
             Step::Lock(_, key, strength) => world.lock(&running, key, strength),
             Step::End(..) | Step::Vacuum => unreachable!("done above"),

@@ -115,6 +115,10 @@ impl Predicates for Watched {
         self.written(&Target::Key(key.to_vec(), over));
     }
 
+    fn key_cleared(&self, key: &[u8]) {
+        self.read_target(Target::Key(key.to_vec(), None));
+    }
+
     fn leaf_written(&self, leaf: BlockNumber) {
         self.assert_locked(leaf);
         self.written(&Target::Leaf(leaf));

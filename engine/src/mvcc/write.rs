@@ -171,6 +171,9 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             return Ok(Outcome::Updated(named, None));
         }
         self.is_written(&leaf, id.key, Some(id.sequence));
+        if successor.kind != EntryKind::Put {
+            self.tree.store.key_cleared(id.key);
+        }
         match slot {
             Some(slot) => {
                 let block = self.tree.store.block_of(&leaf.guard);

@@ -137,6 +137,13 @@ impl Predicates for RelationStore {
     }
 
     #[inline]
+    fn key_cleared(&self, key: &[u8]) {
+        if is_serializable() {
+            self.key_read(key, None);
+        }
+    }
+
+    #[inline]
     fn leaf_written(&self, leaf: BlockNumber) {
         if is_serializable() {
             self.check_page(leaf.0);
