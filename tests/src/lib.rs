@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod anomalies;
 pub mod cluster;
 pub mod installation;
 pub mod log;

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anomalies;
 mod bench;
 mod cargo;
 mod check;
@@ -50,6 +51,8 @@ enum Command {
     },
     /// Random work, SIGKILLs at random moments, and an audit after each.
     Crash(crash::Plan),
+    /// Random transactions at each isolation level, judged by what they saw.
+    Anomalies(anomalies::Plan),
     /// PostgreSQL's own suites, set against heap under another name.
     Conformance(conformance::Plan),
     /// A private server with the extension preloaded.
@@ -76,6 +79,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Command::Demo => demo::run(am),
         Command::Bench { what } => bench::run(am, &what),
         Command::Crash(plan) => crash::run(am, &plan),
+        Command::Anomalies(plan) => anomalies::run(am, &plan),
         Command::Conformance(plan) => conformance::run(am, &plan),
         Command::Server { action } => server::run(am, &action),
         Command::Install { pg_config, destdir } => install::run(&pg_config, destdir.as_deref()),
