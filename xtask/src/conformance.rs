@@ -162,6 +162,9 @@ fn sample(suite: Suite) -> Result<Vec<String>> {
         .collect())
 }
 
+/// How many tests may be run a second time.
+const AGAIN_MAX: usize = 5;
+
 /// The layer of `cargo xtask test`: the sample, each test against what is
 /// expected of it.
 pub fn judge_sample(tally: &mut Tally, am: &str) -> Result<()> {
@@ -173,9 +176,26 @@ pub fn judge_sample(tally: &mut Tally, am: &str) -> Result<()> {
         }
     };
     for suite in SUITES {
-        let (found, summary) = measure(suite, am, &source, &sample(suite)?)?;
+        let (mut found, summary) = measure(suite, am, &source, &sample(suite)?)?;
         println!("{summary}");
         let expected = Expected::load(suite)?;
+        // On a busy machine sessions may report in another order than the test
+        // expects, with heap as well. What is broken fails twice.
+        let again: Vec<String> = found
+            .differences
+            .iter()
+            .filter(|(test, differences)| expected.complaint(test, differences).is_some())
+            .map(|(test, _)| test.clone())
+            .collect();
+        if (1..=AGAIN_MAX).contains(&again.len()) {
+            println!("once more: {}", again.join(" "));
+            let (second, _) = measure(suite, am, &source, &again)?;
+            for test in &again {
+                if let Some(differences) = second.differences.get(test) {
+                    found.differences.insert(test.clone(), differences.clone());
+                }
+            }
+        }
         for (test, differences) in &found.differences {
             let name = format!("conformance {} {test}", suite.name());
             tally.judge(&name, expected.complaint(test, differences));

@@ -336,7 +336,13 @@ fn compare_table(old: &Table, new: &Table, statement: &str) -> Kind {
                 "relpages" | "reltuples" | "relallvisible" | "blks"
             )
     });
-    if sizes { Kind::Size } else { Kind::Rows }
+    // What EXPLAIN counts of the storage's pages.
+    let counters = statement.contains("Heap Fetches") || statement.contains("BUFFERS");
+    if sizes || counters {
+        Kind::Size
+    } else {
+        Kind::Rows
+    }
 }
 
 #[cfg(test)]
