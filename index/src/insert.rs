@@ -84,7 +84,7 @@ pub unsafe fn insert(what: &Insertion) -> bool {
         let attributes = layout.attributes();
         let values = std::slice::from_raw_parts(what.values, attributes);
         let isnull = std::slice::from_raw_parts(what.isnull, attributes);
-        let columns_len = in_temporary_context(c"rowref index entry", || {
+        let columns_len = in_temporary_context(|| {
             let (key, payload) = (&mut room.key, &mut room.payload);
             layout.entry_of(values, isnull, &lease.reference.0, key, payload)
         })

@@ -39,6 +39,9 @@ pub struct Evaluator {
     /// Null as long as nothing was evaluated, and for plain columns.
     estate: *mut pg_sys::EState,
     predicate: *mut pg_sys::ExprState,
+    /// One more than the greatest plain column, from 0: rows are read no
+    /// further than that.
+    columns_end: usize,
 }
 
 impl Evaluator {
@@ -54,6 +57,12 @@ impl Evaluator {
             memory: unsafe { pg_sys::CurrentMemoryContext },
             estate: std::ptr::null_mut(),
             predicate: std::ptr::null_mut(),
+            columns_end: {
+                // SAFETY: the caller's promise.
+                let info = unsafe { &*info };
+                let numbers = &info.ii_IndexAttrNumbers[..info.ii_NumIndexAttrs as usize];
+                numbers.iter().copied().max().unwrap_or(0).max(0) as usize
+            },
         }
     }
 
@@ -94,7 +103,7 @@ impl Evaluator {
         unsafe {
             if !self.prepare() {
                 // Plain columns, without a call for each.
-                let (values, isnull) = slot::columns(row);
+                let (values, isnull) = slot::columns_upto(row, self.columns_end);
                 for at in 0..(*self.info).ii_NumIndexAttrs as usize {
                     let number = (*self.info).ii_IndexAttrNumbers[at] as usize - 1;
                     into.values[at] = values[number];

@@ -5,41 +5,60 @@
 //! first: [`ContextOwned::take`], or the reset.
 
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::ffi::c_void;
 
-/// Runs `work` in a memory context of its own below the current one, which is
-/// deleted behind it (after an ERROR together with its parent).
+thread_local! {
+    /// An empty context that was used before, or null.
+    static SPARE: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+/// Runs `work` in a memory context of its own, which is emptied behind it. The
+/// context is kept for the next time: this is called for each row. Within `work`
+/// another call finds it taken, and gets another one.
 ///
 /// # Safety
-/// What `work` returns does not point into that memory; the name is static.
-pub unsafe fn in_temporary_context<R>(
-    name: &'static std::ffi::CStr,
-    work: impl FnOnce() -> R,
-) -> R {
-    /// Puts the former context back, however `work` ends.
-    struct Back(pg_sys::MemoryContext);
+/// What `work` returns does not point into that memory.
+pub unsafe fn in_temporary_context<R>(work: impl FnOnce() -> R) -> R {
+    /// Empties the context and puts the former one back, however `work` ends.
+    struct Back {
+        before: pg_sys::MemoryContext,
+        used: pg_sys::MemoryContext,
+    }
     impl Drop for Back {
         fn drop(&mut self) {
-            // SAFETY: it was current before, and outlives the work.
-            unsafe { pg_sys::CurrentMemoryContext = self.0 };
+            // SAFETY: the former one was current before, and outlives the work;
+            // the others are nobody else's.
+            unsafe {
+                pg_sys::CurrentMemoryContext = self.before;
+                if !(*self.used).isReset || !(*self.used).firstchild.is_null() {
+                    pg_sys::MemoryContextReset(self.used);
+                }
+                let within = SPARE.replace(self.used);
+                if !within.is_null() {
+                    pg_sys::MemoryContextDelete(within);
+                }
+            }
         }
     }
-    // SAFETY: a plain context below the current one.
+    // SAFETY: a context that nobody else has, and that lives on.
     unsafe {
-        let context = pg_sys::AllocSetContextCreateInternal(
-            pg_sys::CurrentMemoryContext,
-            name.as_ptr(),
-            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-        );
-        let result = {
-            let _back = Back(pg_sys::CurrentMemoryContext);
-            pg_sys::CurrentMemoryContext = context;
-            work()
+        let mut context = SPARE.replace(std::ptr::null_mut());
+        if context.is_null() {
+            context = pg_sys::AllocSetContextCreateInternal(
+                pg_sys::TopMemoryContext,
+                c"rowref temporary".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+        }
+        let _back = Back {
+            before: pg_sys::CurrentMemoryContext,
+            used: context,
         };
-        pg_sys::MemoryContextDelete(context);
-        result
+        pg_sys::CurrentMemoryContext = context;
+        work()
     }
 }
 

@@ -50,9 +50,16 @@ char *
 rowref_read(Relation rel, ForkNumber fork, BlockNumber block, int lock_mode,
 			BufferAccessStrategy strategy, Buffer *buffer)
 {
+	char	   *page;
+
 	*buffer = ReadBufferExtended(rel, fork, block, RBM_NORMAL, strategy);
+	page = BufferGetPage(*buffer);
+	/* What is looked at first: header and first slots, special space, fences. */
+	__builtin_prefetch(page);
+	__builtin_prefetch(page + BLCKSZ - 64);
+	__builtin_prefetch(page + BLCKSZ - 128);
 	LockBuffer(*buffer, lock_mode);
-	return BufferGetPage(*buffer);
+	return page;
 }
 
 /*

@@ -53,7 +53,7 @@ pub fn verify_indexes(relation: pg_sys::Relation, problems: &mut Vec<(i64, Strin
                         problems.push((block, format!("index \"{name}\": {what}")));
                     }
                 };
-                in_temporary_context(c"rowref verify", || {
+                in_temporary_context(|| {
                     verify_index(relation, open, &index, snapshot, &mut tell);
                 });
                 if found > PROBLEMS_MAX {
@@ -219,7 +219,7 @@ unsafe fn collect(
             key.clear();
             body.clear();
             let mut values = IndexValues::default();
-            let made = in_temporary_context(c"rowref index entry", || {
+            let made = in_temporary_context(|| {
                 evaluator.evaluate(row_slot, &mut values).then(|| {
                     let (values, isnull) = (&values.values, &values.isnull);
                     layout.entry_of(values, isnull, row.key, &mut key, &mut body)

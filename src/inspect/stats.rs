@@ -81,9 +81,8 @@ fn rows_of(opened: &Opened) -> i64 {
                     },
                     |history| {
                         let newest = history
-                            .entries
+                            .heads()
                             .iter()
-                            .map(|(head, _)| head)
                             .find(|head| head.is_version() && !aborted(head));
                         rows += i64::from(newest.is_some_and(|head| head.kind() == EntryKind::Put));
                         Ok(())

@@ -198,7 +198,7 @@ impl Entry {
         // SAFETY: the slot holds a row of the index's table; bytes are copied
         // out of the context before it goes.
         unsafe {
-            in_temporary_context(c"rowref index entry", || {
+            in_temporary_context(|| {
                 evaluator.evaluate(row, &mut values) && {
                     let made = layout.entry_of(
                         &values.values,

@@ -197,6 +197,8 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             let status = self.version_status(head);
             if status != XidStatus::Aborted {
                 let target = match head.kind() {
+                    // Without a version to go on from nobody asks.
+                    EntryKind::Put if stop.is_none() => None,
                     EntryKind::Put => Some(VersionIdBuf {
                         key: key.to_vec(),
                         sequence: head.sequence,

@@ -7,32 +7,70 @@ use crate::btree::{Target, search::copy_key};
 use crate::compare::Compare;
 use crate::error::Result;
 use crate::page::Page;
-use crate::page::cell::{Head, bit};
+use crate::page::cell::{EntryKind, Head, bit};
 use crate::store::PageStore;
 use crate::types::CommandId;
 
-/// The entries of one key, newest first, locks before versions.
+/// The entries of one key, newest first, locks before versions. Its room is
+/// used again for another key: a build asks for one history per row.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct History {
     /// The key.
     pub key: Vec<u8>,
-    /// Heads, with payload, strength or target.
-    pub entries: Vec<(Head, Vec<u8>)>,
+    heads: Vec<Head>,
+    /// Where each entry's body ends in `bodies`.
+    ends: Vec<usize>,
+    bodies: Vec<u8>,
 }
 
 impl History {
+    /// The entries' heads.
+    pub fn heads(&self) -> &[Head] {
+        &self.heads
+    }
+
+    /// Payload, strength or target of an entry.
+    pub fn body(&self, nth: usize) -> &[u8] {
+        let start = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bodies[start..self.ends[nth]]
+    }
+
+    /// Each entry's head with its body.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = (Head, &[u8])> + ExactSizeIterator {
+        (0..self.heads.len()).map(|nth| (self.heads[nth], self.body(nth)))
+    }
+
+    fn clear(&mut self) {
+        self.heads.clear();
+        self.ends.clear();
+        self.bodies.clear();
+    }
+
+    fn push(&mut self, head: Head, body: &[u8]) {
+        self.heads.push(head);
+        self.bodies.extend_from_slice(body);
+        self.ends.push(self.bodies.len());
+    }
+
     /// What pruning would leave of it, frozen as pruning would freeze: each
     /// entry's head as it is to be written, or `None` if nobody needs it.
     pub fn kept(&self, transactions: &impl Transactions, out: &mut Vec<Option<Head>>) {
-        let mut fates = Vec::new();
-        let heads = self.entries.iter().map(|(head, _)| *head);
-        retain(heads, true, transactions, &mut fates);
         out.clear();
+        // Most rows of a table at rest.
+        if let [head] = self.heads[..]
+            && head.kind() == EntryKind::Put
+            && head.has(bit::FROZEN)
+        {
+            out.push(Some(head));
+            return;
+        }
+        let mut fates = Vec::with_capacity(self.heads.len());
+        retain(self.heads.iter().copied(), true, transactions, &mut fates);
         out.extend(
             fates
                 .iter()
-                .zip(&self.entries)
-                .map(|(fate, (head, _))| match fate {
+                .zip(&self.heads)
+                .map(|(fate, head)| match fate {
                     Fate::Remove => None,
                     Fate::Keep => Some(*head),
                     Fate::Freeze => Some(Head {
@@ -57,6 +95,8 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let mut history = History::default();
         let mut key = Vec::new();
         let mut place = None;
+        // A leaf's histories; as many of them as were needed so far.
+        let mut room: Vec<History> = Vec::new();
         loop {
             let guard = match &place {
                 None => self.tree.leaf(Target::First)?,
@@ -69,26 +109,31 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             let page = Page::open(&guard, block)?;
             // A leaf at a time is copied out, so that the visitor may write,
             // wait and run whatever it likes.
-            let mut ended: Vec<History> = Vec::new();
+            let mut ended = 0;
             for slot in 0..page.slot_count() {
                 copy_key(page, slot, block, &mut key)?;
-                if !history.entries.is_empty() && key != history.key {
-                    ended.push(std::mem::take(&mut history));
+                if !history.heads.is_empty() && key != history.key {
+                    if ended == room.len() {
+                        room.push(History::default());
+                    }
+                    std::mem::swap(&mut room[ended], &mut history);
+                    history.clear();
+                    ended += 1;
                 }
-                if history.entries.is_empty() {
-                    history.key.clone_from(&key);
+                if history.heads.is_empty() {
+                    std::mem::swap(&mut history.key, &mut key);
                 }
                 let cell = page.leaf_cell(slot, block)?;
-                history.entries.push((cell.head, cell.body.to_vec()));
+                history.push(cell.head, cell.body);
             }
             place = page.high().map(|high| (high.to_buf(), page.right()));
             drop(guard);
-            for history in &ended {
+            for history in &room[..ended] {
                 visit(history)?;
             }
             pause();
             if place.is_none() {
-                if !history.entries.is_empty() {
+                if !history.heads.is_empty() {
                     visit(&history)?;
                 }
                 return Ok(());

@@ -6,7 +6,7 @@ use super::{Transactions, Versioned};
 use crate::btree::Leaf;
 use crate::compare::Compare;
 use crate::error::Result;
-use crate::page::cell::{EntryKind, Head, bit};
+use crate::page::cell::{EntryKind, Head, bit, is_frozen_row};
 use crate::page::op::Ops;
 use crate::page::{Page, flag};
 use crate::record::RecordKind;
@@ -56,6 +56,13 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let mut slot = 0;
         while slot < count {
             let first = slot;
+            // Most keys of a leaf that was pruned before: one frozen row.
+            let read = page.slot(slot);
+            if !read.key_below && is_frozen_row(page.cell_bytes(read)) {
+                result.live += 1;
+                slot += 1;
+                continue;
+            }
             heads.clear();
             loop {
                 let head = page.leaf_cell(slot, block)?.head;
@@ -65,14 +72,6 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                 if !more {
                     break;
                 }
-            }
-            // Most keys of a settled leaf: one frozen row.
-            if let [head] = heads[..]
-                && head.kind() == EntryKind::Put
-                && head.has(bit::FROZEN)
-            {
-                result.live += 1;
-                continue;
             }
             let ends_here = slot < count || {
                 let mut key = page.prefix().to_vec();

@@ -53,7 +53,7 @@ fn keep<N: PageStore, D: Compare>(
     convert: &mut impl FnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
 ) -> Result<()> {
     let mut newest = true;
-    for (head, (_, body)) in heads.iter().zip(&history.entries) {
+    for (head, (_, body)) in heads.iter().zip(history.entries()) {
         let Some(head) = *head else {
             rebuilt.removed += 1;
             continue;
@@ -74,7 +74,7 @@ fn keep<N: PageStore, D: Compare>(
             EntryKind::Put => convert(&history.key, body),
             _ => None,
         };
-        bulk.add(head, &history.key, converted.as_ref().unwrap_or(body))?;
+        bulk.add(head, &history.key, converted.as_deref().unwrap_or(body))?;
     }
     Ok(())
 }

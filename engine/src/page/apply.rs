@@ -622,13 +622,25 @@ fn rebuild(
     page.fences(prefix_len, low, high)?;
     let ordered = old.has(flag::ORDERED);
     let leaf = old.kind() == PageKind::Leaf;
+    let same_prefix = prefix_len == old_prefix.len();
     let mut nth = 0;
     let mut kept = kept.peekable();
     while let Some(slot) = kept.next() {
         let read = old.slot(slot);
         let raw = old.cell_bytes(read);
         let room = view(page.bytes).upper();
-        let (length, head) = if leaf {
+        let freezes = leaf && freeze(slot);
+        let (length, head) = if leaf && same_prefix && !read.key_below && !freezes {
+            // Most cells stay as they are, and need not be read for that.
+            if raw.is_empty() {
+                return Err("a leaf cell cannot be read");
+            }
+            if room < view(page.bytes).lower() + raw.len() + SLOT_BYTES {
+                return Err("no room on the page");
+            }
+            page.put(room - raw.len(), raw);
+            (raw.len() as u16, read.head)
+        } else if leaf {
             let holder = old.key_holder(slot);
             let cell = LeafCell::decode(raw, read.key_below).ok_or("a leaf cell cannot be read")?;
             let suffix = LeafCell::decode(old.cell_bytes(old.slot(holder)), false)
@@ -637,7 +649,7 @@ fn rebuild(
             // The next kept slot still holds the key if it lies before the
             // old holder or is it.
             let below = read.key_below && kept.peek().is_some_and(|next| *next <= holder);
-            let mut parts = LeafParts::new(&cell, raw, read.key_below, freeze(slot));
+            let mut parts = LeafParts::new(&cell, raw, read.key_below, freezes);
             if !below {
                 parts.key(old_prefix, suffix, prefix_len)?;
             }

@@ -227,6 +227,14 @@ impl<'p> InnerCell<'p> {
     }
 }
 
+/// Whether a leaf cell is a frozen row, by its first byte alone. If it has its
+/// key, the key's entries end with it.
+#[inline]
+pub fn is_frozen_row(cell: &[u8]) -> bool {
+    cell.first()
+        .is_some_and(|flags| flags & KIND == EntryKind::Put as u8 && flags & bit::FROZEN != 0)
+}
+
 impl<'p> Page<'p> {
     /// The leaf cell in a slot.
     #[inline]

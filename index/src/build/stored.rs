@@ -178,6 +178,8 @@ struct Reader<'l> {
     stored: Option<StoredValues>,
     /// For what encoding long values leaves; reset with each row.
     work: pg_sys::MemoryContext,
+    /// For the entry of a row with one version.
+    room: Entry,
     nulls_distinct: bool,
 }
 
@@ -205,6 +207,7 @@ impl<'l> Reader<'l> {
                     pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
                     pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
                 ),
+                room: Entry::default(),
                 nulls_distinct: !(*info).ii_NullsNotDistinct,
             }
         }
@@ -222,12 +225,13 @@ impl<'l> Reader<'l> {
             let before = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = self.work;
             // Most rows: one version, whose entry is the row's only one.
-            if let ([Some(head)], [(_, payload)]) = (heads, &history.entries[..])
+            if let [Some(head)] = heads
                 && head.kind() == EntryKind::Put
             {
-                let entry = self.entry(&history.key, payload, *head);
+                let mut entry = std::mem::take(&mut self.room);
+                let made = self.make(&history.key, history.body(0), *head, &mut entry);
                 pg_sys::CurrentMemoryContext = before;
-                if let Some((entry, has_null)) = entry {
+                if let Some(has_null) = made {
                     let kept = head.flags & (bit::FROZEN | bit::COMMITTED);
                     let item = Item {
                         head: Head {
@@ -242,14 +246,15 @@ impl<'l> Reader<'l> {
                         .add(item)
                         .unwrap_or_else(|error| spill_failed(&error));
                 }
-                pg_sys::MemoryContextReset(self.work);
+                self.room = entry;
+                self.clear_work();
                 return;
             }
             let order = self.layout.layout();
             let mut any_null = Vec::new();
             let newest = heads.iter().flatten().find(|head| head.is_version());
             let newest = newest.map(|head| head.sequence);
-            let kept = heads.iter().zip(&history.entries).rev();
+            let kept = heads.iter().zip(history.entries()).rev();
             let mut versions = Vec::new();
             for (head, (_, payload)) in kept {
                 let Some(head) = head.filter(|head| head.is_version()) else {
@@ -285,7 +290,17 @@ impl<'l> Reader<'l> {
                 spill_failed(&error);
             }
             pg_sys::CurrentMemoryContext = before;
-            pg_sys::MemoryContextReset(self.work);
+            self.clear_work();
+        }
+    }
+
+    /// Gives back what encoding has left; most rows leave nothing.
+    unsafe fn clear_work(&self) {
+        // SAFETY: the context is the reader's own.
+        unsafe {
+            if !(*self.work).isReset || !(*self.work).firstchild.is_null() {
+                pg_sys::MemoryContextReset(self.work);
+            }
         }
     }
 
@@ -305,6 +320,20 @@ impl<'l> Reader<'l> {
     /// The entry of one version of a row, and whether a null in it sets it
     /// apart from all others.
     unsafe fn entry(&mut self, key: &[u8], payload: &[u8], head: Head) -> Option<(Entry, bool)> {
+        let mut entry = Entry::default();
+        // SAFETY: the caller's promise.
+        let made = unsafe { self.make(key, payload, head, &mut entry) };
+        made.map(|has_null| (entry, has_null))
+    }
+
+    /// As [`Reader::entry`], into room that is used again.
+    unsafe fn make(
+        &mut self,
+        key: &[u8],
+        payload: &[u8],
+        head: Head,
+        entry: &mut Entry,
+    ) -> Option<bool> {
         // SAFETY: the slot is the table's, and key and payload are a row.
         unsafe {
             slot::store_borrowed(self.slot, self.rows, key, payload, head, slot::INVALID_TID);
@@ -312,7 +341,8 @@ impl<'l> Reader<'l> {
             if !self.evaluator.evaluate(self.slot, &mut values) {
                 return None;
             }
-            let mut entry = Entry::default();
+            entry.key.clear();
+            entry.body.clear();
             self.layout
                 .entry_of(
                     &values.values,
@@ -322,8 +352,7 @@ impl<'l> Reader<'l> {
                     &mut entry.body,
                 )
                 .or_raise(self.index);
-            let has_null = self.nulls_distinct && self.layout.has_null(&values.isnull);
-            Some((entry, has_null))
+            Some(self.nulls_distinct && self.layout.has_null(&values.isnull))
         }
     }
 

@@ -112,7 +112,7 @@ pub struct Stored<'s> {
 pub unsafe fn inserted(table: pg_sys::Relation, new: Stored<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
-        in_temporary_context(c"rowref change", || {
+        in_temporary_context(|| {
             let new = form(table, new);
             log(table, Action::Insert, None, Some(new));
         });
@@ -126,7 +126,7 @@ pub unsafe fn inserted(table: pg_sys::Relation, new: Stored<'_>) {
 pub unsafe fn deleted(table: pg_sys::Relation, old: Stored<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
-        in_temporary_context(c"rowref change", || {
+        in_temporary_context(|| {
             let old = identity(table, form(table, old), None);
             log(table, Action::Delete, old, None);
         });
@@ -140,7 +140,7 @@ pub unsafe fn deleted(table: pg_sys::Relation, old: Stored<'_>) {
 pub unsafe fn updated(table: pg_sys::Relation, old: Stored<'_>, new: Stored<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
-        in_temporary_context(c"rowref change", || {
+        in_temporary_context(|| {
             let new = form(table, new);
             let old = identity(table, form(table, old), Some(new));
             log(table, Action::Update, old, Some(new));
