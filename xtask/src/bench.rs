@@ -7,6 +7,7 @@ mod indexes;
 mod load;
 mod meter;
 mod question;
+mod tpcb;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -23,6 +24,22 @@ pub enum What {
     Core(Core),
     /// Four secondary indexes: builds, updates, deletes, scans, with targets.
     Indexes(Indexes),
+    /// pgbench's TPC-B-like transactions, with targets.
+    Pgbench(Pgbench),
+}
+
+/// Options of `bench pgbench`.
+#[derive(clap::Args)]
+pub struct Pgbench {
+    /// Measured repetitions; the median counts.
+    #[arg(long, default_value_t = 3)]
+    repetitions: usize,
+    /// Size, as pgbench counts it: 100,000 accounts each.
+    #[arg(long, default_value_t = 50)]
+    scale: u32,
+    /// Seconds of one run.
+    #[arg(long, default_value_t = 15)]
+    seconds: u32,
 }
 
 /// Options of `bench indexes`.
@@ -161,6 +178,14 @@ pub fn run(am: &str, what: &What) -> Result<bool> {
         What::Indexes(Indexes { repetitions, rows }) => {
             let lines = indexes::compare(&cluster, &mut client, am, *rows, *repetitions)?;
             report("indexes", am, &lines);
+        }
+        What::Pgbench(Pgbench {
+            repetitions,
+            scale,
+            seconds,
+        }) => {
+            let lines = tpcb::compare(&cluster, am, *scale, *seconds, *repetitions)?;
+            report("pgbench", am, &lines);
         }
     }
     drop(client);
