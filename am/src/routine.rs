@@ -1,10 +1,10 @@
 //! The one `TableAmRoutine`, assembled for an access method.
 
 use crate::table_am::TableAm;
-use crate::{create, estimate, fetch, insert, modify, parallel, sample, scan, speculate, vacuum};
+use crate::{
+    create, estimate, fetch, indexes, insert, modify, parallel, sample, scan, speculate, vacuum,
+};
 use pg::error::unsupported;
-use pg::open::storage_of;
-use pg::row::IndexStorage;
 use pgrx::{pg_guard, pg_sys};
 
 /// The callbacks of access method `A`. Those that PostgreSQL calls without
@@ -109,21 +109,18 @@ unsafe extern "C-unwind" fn index_build_range_scan(
     )
 }
 
-/// What an index lacks that was built while others wrote: nothing, if it has no
-/// storage.
+/// What an index lacks that was built while others wrote.
 #[pg_guard]
 unsafe extern "C-unwind" fn index_validate_scan(
-    _table: pg_sys::Relation,
+    table: pg_sys::Relation,
     index: pg_sys::Relation,
-    _info: *mut pg_sys::IndexInfo,
-    _snapshot: pg_sys::Snapshot,
-    _state: *mut pg_sys::ValidateIndexState,
+    info: *mut pg_sys::IndexInfo,
+    snapshot: pg_sys::Snapshot,
+    state: *mut pg_sys::ValidateIndexState,
 ) {
-    // SAFETY: the server passes an open index, of ours since the table is.
-    let storage = unsafe { storage_of(index) };
-    if !matches!(storage, IndexStorage::Key) {
-        no_secondary_indexes()
-    }
+    // SAFETY: the server's arguments; the index is one of ours since the table
+    // is.
+    unsafe { indexes::validate(table, index, info, snapshot, state) }
 }
 
 #[pg_guard]

@@ -3,14 +3,16 @@
 
 mod history;
 
+use engine::Sequence;
 use engine::btree::Tree;
 use engine::btree::check::check;
 use engine::compare::Compare;
 use engine::mem::{MemStore, TestSession, TestTransactions};
-use engine::mvcc::index::{Admission, Uniqueness};
+use engine::mvcc::index::{Admission, Before, Uniqueness};
 use engine::mvcc::scan::Direction;
+use engine::mvcc::settle::Entered;
 use engine::mvcc::{Transactions, Versioned, Writer};
-use engine::page::cell::EntryKind;
+use engine::page::cell::{EntryKind, Head};
 use history::{Order, scan};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -188,7 +190,7 @@ impl Bench {
         };
         let key_bytes = key(of, row);
         let ended = self
-            .with(session, |v| v.end_index_entry(writer, &key_bytes, true))
+            .with(session, |v| v.end_index_entry(writer, &key_bytes, None))
             .unwrap();
         assert_eq!(ended, self.is_live(of, row), "rule 14");
         if ended {
@@ -304,14 +306,128 @@ fn an_entry_that_is_not_there_is_ended_only_in_an_index_that_is_being_built() {
         xid: session.xid(),
         cid: session.cid(),
     };
-    let end = |must| {
+    let end = |before| {
         bench
-            .with(session, |v| v.end_index_entry(writer, &key(0, 1), must))
+            .with(session, |v| v.end_index_entry(writer, &key(0, 1), before))
             .unwrap()
     };
     let entries = || check(&*bench.store, &bench.order).unwrap().entries;
-    assert!(!end(true));
+    assert!(!end(None));
     assert_eq!(entries(), 0, "nothing was written");
-    assert!(!end(false));
-    assert_eq!(entries(), 1, "a tombstone was written");
+    let version = Head {
+        flags: EntryKind::Put as u8,
+        xmin: writer.xid,
+        cid: writer.cid,
+        sequence: Sequence::FIRST,
+    };
+    let body: &[u8] = b"";
+    assert!(end(Some(Before { version, body })));
+    assert_eq!(entries(), 2, "what was there, and its end");
+    assert!(!end(None));
+}
+
+/// Rule 17: whatever aware and unaware writers have left in an index that is
+/// being made, it says under the builder's snapshot, and under every later one,
+/// what the table says.
+#[test]
+fn rule_17_what_a_snapshot_sees_in_the_index_is_made_equal_to_the_table() {
+    let mut bench = Bench::new(true);
+    let writer = |bench: &Bench, by: usize| Writer {
+        xid: bench.sessions[by].xid(),
+        cid: bench.sessions[by].cid(),
+    };
+    let version = |writer: Writer| Head {
+        flags: EntryKind::Put as u8,
+        xmin: writer.xid,
+        cid: writer.cid,
+        sequence: Sequence::FIRST,
+    };
+    let put = |bench: &Bench, by: usize, row: u8| {
+        let (writer, key) = (writer(bench, by), key(0, row));
+        bench
+            .with(&bench.sessions[by], |v| {
+                v.put_index_entry(writer, &key, b"new", 0)
+            })
+            .unwrap();
+    };
+    let end = |bench: &Bench, by: usize, row: u8, of: Head| {
+        let (writer, key) = (writer(bench, by), key(0, row));
+        let body: &[u8] = b"old";
+        let before = Some(Before { version: of, body });
+        bench
+            .with(&bench.sessions[by], |v| {
+                v.end_index_entry(writer, &key, before)
+            })
+            .unwrap();
+    };
+    // Rows 1 to 6 were written before the index was filled.
+    let early = version(writer(&bench, 0));
+    bench.finish(0, true);
+    // 2 is deleted by one who has committed before the builder's snapshot, 7 is
+    // put by him and then deleted by one who knows nothing of the index.
+    end(&bench, 0, 2, early);
+    put(&bench, 0, 7);
+    put(&bench, 0, 8);
+    bench.finish(0, true);
+    let snapshot = bench.world.snapshot();
+    // After it 3 is deleted and 4 deleted and put again; 5 is deleted by one who
+    // is about to abort, 6 by the second of two who updated it, so that the
+    // version he supersedes is younger than the snapshot; 7 is put again.
+    end(&bench, 1, 3, early);
+    end(&bench, 1, 4, early);
+    put(&bench, 1, 4);
+    put(&bench, 1, 7);
+    end(&bench, 2, 5, early);
+    let late = version(writer(&bench, 0));
+    bench.finish(0, true);
+    end(&bench, 0, 6, late);
+    let at_snapshot: Vec<u8> = vec![1, 3, 4, 5, 6, 8];
+    bench.with(&bench.world, |v| {
+        for row in 1..=8 {
+            let key = key(0, row);
+            if at_snapshot.contains(&row) {
+                let entered = v
+                    .enter_missing_entry(&snapshot, early, &key, b"old")
+                    .unwrap();
+                let wanted = if row == 1 {
+                    Entered::Put
+                } else {
+                    Entered::Stands
+                };
+                assert_eq!(entered, wanted, "row {row}");
+            } else {
+                v.end_stale_entry(&snapshot, &key).unwrap();
+            }
+        }
+    });
+    let seen = |bench: &Bench| -> Vec<u8> {
+        let now = bench.world.snapshot();
+        let rows = scan(&*bench.store, &bench.world, &now, Direction::Forward).unwrap();
+        rows.keys().map(|key| key[3]).collect()
+    };
+    let then = scan(&*bench.store, &bench.world, &snapshot, Direction::Forward).unwrap();
+    assert_eq!(
+        then.keys().map(|key| key[3]).collect::<Vec<_>>(),
+        at_snapshot
+    );
+    assert_eq!(seen(&bench), at_snapshot, "nobody has committed since");
+    bench.finish(0, true);
+    assert_eq!(seen(&bench), [1, 3, 4, 5, 8], "6 has gone");
+    bench.finish(2, false);
+    bench.finish(1, true);
+    assert_eq!(seen(&bench), [1, 4, 5, 7, 8]);
+    let is_ended = |row| {
+        bench
+            .with(&bench.world, |v| v.is_entry_ended(&key(0, row)))
+            .unwrap()
+    };
+    assert!(is_ended(3) && is_ended(9) && !is_ended(5) && !is_ended(7));
+    let then = scan(&*bench.store, &bench.world, &snapshot, Direction::Forward).unwrap();
+    assert_eq!(
+        then.keys().map(|key| key[3]).collect::<Vec<_>>(),
+        at_snapshot
+    );
+    bench.vacuum();
+    assert_eq!(check(&*bench.store, &bench.order).unwrap().problems, []);
+    assert_eq!(seen(&bench), [1, 4, 5, 7, 8]);
 }

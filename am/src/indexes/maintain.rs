@@ -6,7 +6,9 @@ use std::rc::Rc;
 use engine::BlockNumber;
 use engine::compare::Compare;
 use engine::mvcc::batch::Batch;
+use engine::mvcc::index::Before;
 use engine::mvcc::{VersionId, Writer};
+use engine::page::cell::Head;
 use pg::error::{self, OrRaise};
 use pg::evaluate::{Evaluator, IndexValues};
 use pg::memory::in_temporary_context;
@@ -40,7 +42,7 @@ pub unsafe fn deleted<A: TableAm>(table: &A, relation: pg_sys::Relation, old: Re
         if facts.indexes.is_empty() {
             return;
         }
-        with_old_row(&facts, table, relation, old, |row| {
+        with_old_row(&facts, table, relation, old, |row, version| {
             for of in &facts.indexes {
                 with_index(of, relation, |index| {
                     let mut before = Entry::default();
@@ -48,7 +50,7 @@ pub unsafe fn deleted<A: TableAm>(table: &A, relation: pg_sys::Relation, old: Re
                         before.make(evaluator, index.layout(), row, old.id.key)
                     });
                     if had {
-                        end(of, index, relation, old.writer, &before.key);
+                        end(of, index, relation, old.writer, &before, version);
                     }
                 });
             }
@@ -105,14 +107,14 @@ pub unsafe fn updated<A: TableAm>(
         let mut needs: [pg_sys::Oid; PUTS_MAX] = [pg_sys::Oid::INVALID; PUTS_MAX];
         let mut more: Vec<pg_sys::Oid> = Vec::new();
         let mut count = 0;
-        with_old_row(&facts, table, relation, old, |old_row| {
+        with_old_row(&facts, table, relation, old, |old_row, version| {
             let changes = Changes::between(layout, old_row, new_row, facts.columns_end);
             for of in &facts.indexes {
                 if !moved && !of.looks_at(|column| changes.is_changed(column)) {
                     continue;
                 }
                 let needs_put = with_index(of, relation, |index| {
-                    change(of, index, relation, old, key, old_row, new_row)
+                    change(of, index, relation, (old, version), key, old_row, new_row)
                 });
                 if needs_put {
                     match needs.get_mut(count) {
@@ -221,7 +223,7 @@ unsafe fn change(
     of: &IndexFacts,
     index: &OpenIndex,
     relation: pg_sys::Relation,
-    old: Replaced<'_>,
+    (old, version): (Replaced<'_>, Head),
     key: &[u8],
     old_row: *mut pg_sys::TupleTableSlot,
     new_row: *mut pg_sys::TupleTableSlot,
@@ -237,10 +239,15 @@ unsafe fn change(
             )
         });
         let stays = had && has && layout.layout().compare(&before.key, &after.key).is_eq();
-        if had && !stays {
-            end(of, index, relation, old.writer, &before.key);
+        if stays && before.payload == after.payload {
+            return false;
         }
-        has && !(stays && before.payload == after.payload)
+        // In an index that is being built an entry is always ended before it is
+        // put again: `end` sees to it that there was one.
+        if had && (!stays || !of.is_valid) {
+            end(of, index, relation, old.writer, &before, version);
+        }
+        has
     }
 }
 
@@ -251,15 +258,20 @@ unsafe fn end(
     index: &OpenIndex,
     relation: pg_sys::Relation,
     writer: Writer,
-    key: &[u8],
+    entry: &Entry,
+    version: Head,
 ) {
+    let before = (!of.is_valid).then_some(Before {
+        version,
+        body: &entry.payload,
+    });
     // SAFETY: the relations are open.
     unsafe {
         let ended = index
             .store()
-            .with(|versions| versions.end_index_entry(writer, key, of.is_valid))
+            .with(|versions| versions.end_index_entry(writer, &entry.key, before))
             .or_raise(index.store().relation());
-        if !ended && of.is_valid {
+        if !ended {
             error::entry_is_missing(relation, index.store().relation());
         }
     }
@@ -299,7 +311,7 @@ unsafe fn with_old_row<A: TableAm>(
     table: &A,
     relation: pg_sys::Relation,
     old: Replaced<'_>,
-    work: impl FnOnce(*mut pg_sys::TupleTableSlot),
+    work: impl FnOnce(*mut pg_sys::TupleTableSlot, Head),
 ) {
     // Room that is used again: this is called for each row.
     thread_local!(static ROOM: RefCell<Batch> = RefCell::default());
@@ -325,7 +337,7 @@ unsafe fn with_old_row<A: TableAm>(
                 row.head,
                 slot::INVALID_TID,
             );
-            work(row_slot);
+            work(row_slot, row.head);
             slot::clear_any(row_slot);
         });
     }

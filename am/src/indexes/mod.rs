@@ -11,7 +11,9 @@ mod facts;
 mod maintain;
 mod rebuild;
 mod vacuum;
+mod validate;
 
 pub use maintain::{Replaced, deleted, taken_back, updated};
 pub use rebuild::rebuild;
 pub use vacuum::vacuum;
+pub use validate::validate;

@@ -29,6 +29,15 @@ pub enum Uniqueness {
     Asked,
 }
 
+/// The entry of a row as it was.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'e> {
+    /// The row's version.
+    pub version: Head,
+    /// What the key does not give back.
+    pub body: &'e [u8],
+}
+
 /// What became of an entry of a unique index.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Admission {
@@ -92,25 +101,43 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         self.put(leaf, chain, head, key, body, None)
     }
 
-    /// Ends an entry: puts a tombstone on it. False if there is no live entry,
-    /// in which case nothing was written if `must_be_live`: in a whole index
-    /// that is corruption (rule 14), in one that is being built it is not.
-    pub fn end_index_entry(&self, writer: Writer, key: &[u8], must_be_live: bool) -> Result<bool> {
+    /// Ends an entry: puts a tombstone on it. False if there is no live entry:
+    /// in a whole index that is corruption (rule 14), and nothing is written. In
+    /// one that is being built it is not; there `before` is the entry that the
+    /// row had so far, and is put first, so that whoever does not see the
+    /// tombstone finds it. It is put as frozen: the row may have had it for
+    /// longer than its last version (`settle`).
+    pub fn end_index_entry(
+        &self,
+        writer: Writer,
+        key: &[u8],
+        before: Option<Before<'_>>,
+    ) -> Result<bool> {
         let leaf = self.tree.leaf_exclusive(Target::Before(key))?;
         let chain = self.chain(&leaf, key, None)?;
         let live = live(&chain.newer);
-        if live.is_none() && must_be_live {
-            return Ok(false);
+        let next = chain.newest.map_or(Sequence::FIRST, Sequence::successor);
+        if live.is_none() {
+            let Some(before) = before else {
+                return Ok(false);
+            };
+            let head = Head {
+                flags: EntryKind::Put as u8 | bit::FROZEN,
+                sequence: next,
+                ..before.version
+            };
+            self.put(leaf, chain, head, key, before.body, None)?;
+            return self.end_index_entry(writer, key, None);
         }
         self.is_written(&leaf, key, live);
         let head = Head {
             flags: EntryKind::Tombstone as u8 | bit::KEYS_UPDATED,
             xmin: writer.xid,
             cid: writer.cid,
-            sequence: chain.newest.map_or(Sequence::FIRST, Sequence::successor),
+            sequence: next,
         };
         self.put(leaf, chain, head, key, &[], None)?;
-        Ok(live.is_some())
+        Ok(true)
     }
 
     /// Removes the entry that a speculative insertion has put last, whose row is

@@ -14,6 +14,7 @@ pub mod rebuild;
 pub mod retain;
 pub mod run;
 pub mod scan;
+pub mod settle;
 pub mod vacuum;
 pub mod write;
 

@@ -79,7 +79,7 @@ impl Bench {
             xid: session.xid(),
             cid: session.cid(),
         };
-        versioned.end_index_entry(writer, &key(row), true).unwrap()
+        versioned.end_index_entry(writer, &key(row), None).unwrap()
     }
 
     fn spawn<R: Send + 'static>(

@@ -7,8 +7,10 @@
 
 use engine::btree::Bulk;
 use engine::compare::Compare;
+use engine::mvcc::cursor::Cursor;
 use engine::mvcc::entries::{Entry, derive};
 use engine::mvcc::histories::History;
+use engine::mvcc::scan::{Direction, Range};
 use engine::page::cell::{EntryKind, Head, bit};
 use pg::error::{self, OrRaise};
 use pg::evaluate::{Evaluator, IndexValues};
@@ -19,6 +21,7 @@ use pg::slot;
 use pg::sort::{Item, Sorter};
 use pg::store::RelationStore;
 use pg::toast::StoredValues;
+use pg::xact::ServerSnapshot;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::Built;
@@ -52,7 +55,18 @@ pub unsafe fn build(
         let mut heads = Vec::new();
         let mut leaves = 0;
         progress::blocks_total(rows.store());
+        // Others write meanwhile. The index is begun empty, is filled by whoever
+        // writes from the next transaction on, and completed in the one after it
+        // (the table AM's `index_validate_scan`).
+        let is_concurrent = (*info).ii_Concurrent;
+        if is_concurrent {
+            built.rows = f64::from((*(*table).rd_rel).reltuples.max(0.0));
+            rehearse(&rows, &mut reader, info);
+        }
         let scanned = rows.with(|versions| {
+            if is_concurrent {
+                return Ok(());
+            }
             versions.each_history(
                 || {
                     leaves += 1;
@@ -101,7 +115,64 @@ pub unsafe fn build(
         }
         bulk.finish().or_raise(index);
         row::forget((*index).rd_id);
+        if is_concurrent {
+            built.entries = built.rows;
+        }
         built
+    }
+}
+
+/// Fails if an index that is being made CONCURRENTLY cannot become one, for two
+/// rows are equal or an expression fails. Later it would be found as well; but
+/// then everybody who writes would have to fill an index that fails him.
+///
+/// # Safety
+/// As [`build`], under an active snapshot.
+unsafe fn rehearse(rows: &OpenStore, reader: &mut Reader<'_>, info: *mut pg_sys::IndexInfo) {
+    // SAFETY: the caller's promise; the snapshot is core's until the index is
+    // built.
+    unsafe {
+        let table = rows.relation();
+        let is_unique = (*info).ii_Unique;
+        let is_plain = (*info).ii_Expressions.is_null() && (*info).ii_Predicate.is_null();
+        if !is_unique && is_plain {
+            return;
+        }
+        let order = reader.layout.layout();
+        let memory = usize::try_from(pg_sys::maintenance_work_mem).unwrap_or(1 << 10) << 10;
+        let mut sorter = Sorter::new(&**order, TemporaryFile::of_transaction(), memory);
+        let snapshot = ServerSnapshot::from_pg(pg_sys::GetActiveSnapshot(), table);
+        let mut cursor = Cursor::new(Range::default());
+        while rows
+            .with(|versions| cursor.step(versions, &snapshot, Direction::Forward))
+            .or_raise(table)
+        {
+            pgrx::check_for_interrupts!();
+            let row = cursor.row().expect("the cursor stands on a row");
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = reader.work;
+            if let Some((entry, has_null)) = reader.entry(row.key, row.payload, row.head)
+                && is_unique
+                && !has_null
+            {
+                let added = sorter.add(Item {
+                    head: row.head,
+                    key: &entry.key,
+                    body: &entry.body,
+                    mark: false,
+                });
+                added.unwrap_or_else(|error| spill_failed(&error));
+            }
+            pg_sys::CurrentMemoryContext = before;
+            pg_sys::MemoryContextReset(reader.work);
+        }
+        sorter.seal().unwrap_or_else(|error| spill_failed(&error));
+        let mut unique = Uniqueness::new(table, reader.index, reader.layout);
+        let checked = sorter.drain(|item| -> std::io::Result<()> {
+            unique.check(item);
+            Ok(())
+        });
+        checked.unwrap_or_else(|error| spill_failed(&error));
     }
 }
 

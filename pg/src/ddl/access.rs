@@ -8,7 +8,6 @@ use pgrx::pg_sys;
 use super::catalog::{
     Class, Index, am_name, class_of, exchange_callbacks, index_am_oid, index_of, set_access_method,
 };
-use super::relation::indexes_of;
 use super::switch::will_hold_ours;
 use super::{disguise, dropped, utility};
 use crate::error;
@@ -73,7 +72,7 @@ fn relation_created(relation: pg_sys::Oid) {
             "Run CREATE EXTENSION pg_rowref in this database.",
         )
     };
-    accept(relation, &index, class.access_method, rowref);
+    accept(class.access_method, rowref);
     if class.access_method != rowref {
         set_access_method(relation, rowref);
         exchange_callbacks(relation, rowref);
@@ -96,12 +95,7 @@ fn delegate(relation: pg_sys::Oid, class: &Class, index: &Index) {
 }
 
 /// Refuses what an index of a table of ours cannot be.
-pub(super) fn accept(
-    oid: pg_sys::Oid,
-    index: &Index,
-    access_method: pg_sys::Oid,
-    rowref: pg_sys::Oid,
-) {
+pub(super) fn accept(access_method: pg_sys::Oid, rowref: pg_sys::Oid) {
     if access_method != rowref && access_method != pg_sys::BTREE_AM_OID {
         error::unsupported(
             &format!(
@@ -112,26 +106,6 @@ pub(super) fn accept(
              rowref index there, or keep the table in heap.",
         )
     }
-    // Refused before anything of it is committed: CREATE INDEX CONCURRENTLY
-    // would leave an invalid index that stands in the way of TRUNCATE.
-    if !index.is_ready && !copies_primary_key(oid, index) {
-        error::unsupported(
-            "making indexes of index-organized tables CONCURRENTLY",
-            "Leave CONCURRENTLY out: the table can be read meanwhile, not written.",
-        )
-    }
-}
-
-/// Whether an index says the very same as the primary key of its table, as the
-/// copy does that REINDEX CONCURRENTLY makes of it: it needs no storage either.
-fn copies_primary_key(oid: pg_sys::Oid, index: &Index) -> bool {
-    let is_it = |other: &pg_sys::Oid| {
-        *other != oid
-            && index_of(*other).is_some_and(|other| {
-                other.is_primary && other.is_immediate && other.definition == index.definition
-            })
-    };
-    index.is_unique && index.is_immediate && indexes_of(index.table).iter().any(is_it)
 }
 
 /// Without it DROP ACCESS METHOD would leave an index that nobody can read.

@@ -156,13 +156,6 @@ pub(super) struct Index {
     pub table: pg_sys::Oid,
     pub is_primary: bool,
     pub is_immediate: bool,
-    pub is_unique: bool,
-    /// The row from its columns on: these, their collations, operator classes
-    /// and options, and expressions and predicate if there are any.
-    pub definition: Vec<u8>,
-    /// Whether rows are entered in it from the start; not if it is being made
-    /// CONCURRENTLY.
-    pub is_ready: bool,
 }
 
 pub(super) fn index_of(index: pg_sys::Oid) -> Option<Index> {
@@ -173,17 +166,10 @@ pub(super) fn index_of(index: pg_sys::Oid) -> Option<Index> {
         let row = newest_row(catalog, pg_sys::IndexRelidIndexId, index);
         let found = (!row.is_null()).then(|| {
             let form = form::<pg_sys::FormData_pg_index>(row);
-            let begin = std::ptr::from_ref(&form.indkey).cast::<u8>();
-            let header = (*row).t_data.cast::<u8>();
-            let end = header.add((*row).t_len as usize);
-            let bytes = usize::try_from(end.offset_from(begin)).unwrap_or(0);
             let found = Index {
                 table: form.indrelid,
                 is_primary: form.indisprimary,
                 is_immediate: form.indimmediate,
-                is_unique: form.indisunique,
-                definition: std::slice::from_raw_parts(begin, bytes).to_vec(),
-                is_ready: form.indisready,
             };
             pg_sys::heap_freetuple(row);
             found

@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use pgrx::pg_sys::{self, AlterTableType, NodeTag};
 
 use super::access::{accept, depend_on_am};
-use super::catalog::{class_of, index_am_oid, index_of, update_access_method};
+use super::catalog::{class_of, index_am_oid, update_access_method};
 use super::relation::{am_handler, holds_ours, indexes_of, is_our_table_am};
 use crate::list::nodes;
 use crate::xact::{
@@ -148,11 +148,11 @@ pub(super) unsafe fn for_command(node: *mut pg_sys::Node) -> Option<Switch> {
 }
 
 fn turn(oid: pg_sys::Oid, rowref: pg_sys::Oid, to_ours: bool) {
-    let (Some(class), Some(index)) = (class_of(oid), index_of(oid)) else {
+    let Some(class) = class_of(oid) else {
         return;
     };
     if to_ours {
-        accept(oid, &index, class.access_method, rowref);
+        accept(class.access_method, rowref);
         update_access_method(oid, rowref);
         depend_on_am(oid, rowref);
     } else if class.access_method == rowref {
