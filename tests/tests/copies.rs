@@ -207,18 +207,32 @@ fn a_primary_that_went_astray_is_rewound_and_follows_the_new_one() -> Result<()>
     second.finish()
 }
 
+/// A session on a standby. What it reads of the catalogs to begin may be in the
+/// way of recovery, too, and then it is ended before it has begun.
+fn connect_again(standby: &Cluster) -> Result<Client> {
+    let start = Instant::now();
+    loop {
+        match standby.connect("postgres") {
+            Err(_) if standby.postmaster().is_some() && start.elapsed().as_secs() < 30 => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// One long transaction on a standby: each of its queries has to give the first
 /// one's answer, whatever is pruned meanwhile, or to end by a conflict with
 /// recovery. Returns how many answers there were, and conflicts.
 fn watch(standby: &Cluster, end: Instant) -> Result<(u32, u32)> {
-    let mut client = standby.connect("postgres")?;
+    let mut client = connect_again(standby)?;
     let (mut answers, mut conflicts) = (0, 0);
     while Instant::now() < end {
         if client
             .batch_execute("begin isolation level repeatable read")
             .is_err()
         {
-            client = standby.connect("postgres")?;
+            client = connect_again(standby)?;
             continue;
         }
         let mut first = None;
@@ -263,7 +277,7 @@ fn watch(standby: &Cluster, end: Instant) -> Result<(u32, u32)> {
             }
         }
         if client.batch_execute("rollback").is_err() {
-            client = standby.connect("postgres")?;
+            client = connect_again(standby)?;
         }
     }
     Ok((answers, conflicts))
