@@ -2,7 +2,7 @@
 //! records are not. See "Logical decoding" in `README.md`.
 //!
 //! Written by the table AM right behind the physical change, only with
-//! `wal_level = logical`; read back by [`super::decode`].
+//! `wal_level = logical`; read back by `super::decode`.
 
 use std::rc::Rc;
 

@@ -6,7 +6,7 @@
 //! replaced, so that a history says of every read whose write it saw, and of
 //! every key in which order it was written ([`history`], [`versions`]). From
 //! that follows which transaction must have come before which ([`graph`]), and
-//! whether the level that they ran at allows it ([`check`]).
+//! whether the level that they ran at allows it ([`mod@check`]).
 //!
 //! The checker is tested by histories with planted anomalies, and by weaker
 //! levels: at READ COMMITTED it has to find lost updates, at REPEATABLE READ

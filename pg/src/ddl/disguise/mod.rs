@@ -140,10 +140,10 @@ pub(crate) unsafe fn while_disguised(table: pg_sys::Oid, work: impl FnOnce()) {
     }
 }
 
-/// As [`while_disguised`], for one index.
+/// As `while_disguised`, for one index.
 ///
 /// # Safety
-/// `index` is open and locked; else as [`during`]'s.
+/// `index` is open and locked; else as `during`'s.
 pub unsafe fn while_index_disguised(index: pg_sys::Relation, work: impl FnOnce()) {
     let Some(rowref) = index_am_oid() else {
         return work();
