@@ -13,7 +13,6 @@ use std::ptr;
 use pg::list::nodes;
 use pg::open::{OpenIndex, OpenStore};
 use pg::row::{IndexLayout, TableLayout};
-use pgrx::pg_guard;
 use pgrx::pg_sys;
 
 use crate::heap;
@@ -87,35 +86,15 @@ pub unsafe fn tuple_shape(
     }
 }
 
-static mut PREVIOUS: pg_sys::get_relation_info_hook_type = None;
-
-/// Installs the hook.
+/// Extends what the planner has collected of our indexes.
 ///
 /// # Safety
-/// Called once, from `_PG_init`.
-pub unsafe fn install() {
-    // SAFETY: as the caller promises, in the only thread.
-    unsafe {
-        PREVIOUS = pg_sys::get_relation_info_hook;
-        pg_sys::get_relation_info_hook = Some(relation_info);
-    }
-}
-
-/// The planner has collected what it knows of a relation.
-#[pg_guard]
-unsafe extern "C-unwind" fn relation_info(
-    root: *mut pg_sys::PlannerInfo,
-    relation: pg_sys::Oid,
-    inherits: bool,
-    info: *mut pg_sys::RelOptInfo,
-) {
+/// Called from the planner's hook, with its arguments.
+pub unsafe fn describe(relation: pg_sys::Oid, info: *mut pg_sys::RelOptInfo) {
     // SAFETY: the server's arguments are whole. What it has collected of an
     // index is in memory of the planner's, and stays open for changes until
     // this returns; the relations are locked.
     unsafe {
-        if let Some(previous) = PREVIOUS {
-            pg_sys::ffi::pg_guard_ffi_boundary(|| previous(root, relation, inherits, info));
-        }
         let mut table: Option<(pg_sys::Relation, OpenStore)> = None;
         for index in nodes::<pg_sys::IndexOptInfo>((*info).indexlist) {
             if !is_ours(&*index) {

@@ -13,24 +13,12 @@ mod cost;
 mod covering;
 mod heap;
 mod insert;
+mod planner;
 mod routine;
 mod row_comparison;
 mod scan;
 mod set;
 mod vacuum;
 
+pub use planner::install;
 pub use routine::routine;
-
-/// Installs what the planner is told beyond the access method's routine.
-///
-/// # Safety
-/// Called once, from `_PG_init`.
-pub unsafe fn install() {
-    // SAFETY: as the caller promises.
-    unsafe {
-        covering::install();
-        // Before `set`, which looks at the paths that are made here.
-        row_comparison::install();
-        set::install();
-    }
-}

@@ -12,41 +12,19 @@
 use std::ptr;
 
 use pg::list::nodes;
-use pgrx::pg_guard;
-use pgrx::pg_sys::{self, NodeTag, RowCompareType, ffi::pg_guard_ffi_boundary as guarded};
+use pgrx::pg_sys::{self, NodeTag, RowCompareType};
 
 use crate::covering::is_ours;
 
-static mut PREVIOUS: pg_sys::set_rel_pathlist_hook_type = None;
-
-/// Installs the hook.
+/// Makes the paths of our indexes anew where a row comparison bounds them.
 ///
 /// # Safety
-/// Called once, from `_PG_init`, and before a hook that looks at the paths made
-/// here.
-pub unsafe fn install() {
-    // SAFETY: as the caller promises, in the only thread.
-    unsafe {
-        PREVIOUS = pg_sys::set_rel_pathlist_hook;
-        pg_sys::set_rel_pathlist_hook = Some(relation_paths);
-    }
-}
-
-/// The planner has made the paths of a relation.
-#[pg_guard]
-unsafe extern "C-unwind" fn relation_paths(
-    root: *mut pg_sys::PlannerInfo,
-    relation: *mut pg_sys::RelOptInfo,
-    number: pg_sys::Index,
-    entry: *mut pg_sys::RangeTblEntry,
-) {
+/// Called from the planner's hook, with its arguments.
+pub unsafe fn add_paths(root: *mut pg_sys::PlannerInfo, relation: *mut pg_sys::RelOptInfo) {
     // SAFETY: the server's arguments are whole. The lists that are put in the
     // place of others go back before this returns; after an ERROR in between
     // nobody looks at them again, for the planner's memory goes with it.
     unsafe {
-        if let Some(previous) = PREVIOUS {
-            guarded(|| previous(root, relation, number, entry));
-        }
         let mut ours = ptr::null_mut();
         for index in nodes::<pg_sys::IndexOptInfo>((*relation).indexlist) {
             if is_ours(&*index) {

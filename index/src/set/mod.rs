@@ -15,14 +15,5 @@ mod run;
 mod stream;
 mod tree;
 
-/// Registers the custom scan and installs the planner's hooks.
-///
-/// # Safety
-/// Called once, from `_PG_init`.
-pub unsafe fn install() {
-    // SAFETY: the caller's promise.
-    unsafe {
-        plan::register();
-        offer::install();
-    }
-}
+pub use offer::{allow, replace_paths};
+pub use plan::register;

@@ -4,15 +4,11 @@ use pg::ddl;
 use pg::list::nodes;
 use pg::open::OpenStore;
 use pg::row::TableLayout;
-use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
 
 use super::plan;
 use super::tree::Tree;
 use crate::cost;
-
-static mut PREVIOUS_INFO: pg_sys::get_relation_info_hook_type = None;
-static mut PREVIOUS_PATHS: pg_sys::set_rel_pathlist_hook_type = None;
 
 /// CPU of looking a row up by its reference, in operators: a descent through
 /// pages that the row before has just visited, for they come in order.
@@ -22,33 +18,14 @@ unsafe extern "C-unwind" {
     fn cost_bitmap_tree_node(path: *mut pg_sys::Path, cost: *mut f64, selectivity: *mut f64);
 }
 
-/// # Safety
-/// Called once, from `_PG_init`.
-pub(super) unsafe fn install() {
-    // SAFETY: single-threaded start-up; each hook calls the one before it.
-    unsafe {
-        PREVIOUS_INFO = pg_sys::get_relation_info_hook;
-        pg_sys::get_relation_info_hook = Some(relation_info);
-        PREVIOUS_PATHS = pg_sys::set_rel_pathlist_hook;
-        pg_sys::set_rel_pathlist_hook = Some(relation_paths);
-    }
-}
-
 /// Tells the planner that our indexes have bitmaps. The paths that it makes of
 /// them are replaced before it chooses; none becomes a plan.
-#[pg_guard]
-unsafe extern "C-unwind" fn relation_info(
-    root: *mut pg_sys::PlannerInfo,
-    relation: pg_sys::Oid,
-    is_parent: bool,
-    info: *mut pg_sys::RelOptInfo,
-) {
-    // SAFETY: the server's arguments; an ERROR of the hook before us passes by
-    // frames that own nothing.
+///
+/// # Safety
+/// Called from the planner's hook, with its arguments.
+pub unsafe fn allow(relation: pg_sys::Oid, is_parent: bool, info: *mut pg_sys::RelOptInfo) {
+    // SAFETY: the server's arguments are whole.
     unsafe {
-        if let Some(previous) = PREVIOUS_INFO {
-            previous(root, relation, is_parent, info);
-        }
         let has_sets = || {
             ddl::ask_ours(relation, |table| {
                 one_row_has_one_reference(OpenStore::table(table).layout())
@@ -79,18 +56,12 @@ fn one_row_has_one_reference(layout: &TableLayout) -> bool {
 }
 
 /// Puts a set scan in the place of each bitmap path of a table of ours.
-#[pg_guard]
-unsafe extern "C-unwind" fn relation_paths(
-    root: *mut pg_sys::PlannerInfo,
-    relation: *mut pg_sys::RelOptInfo,
-    number: pg_sys::Index,
-    entry: *mut pg_sys::RangeTblEntry,
-) {
-    // SAFETY: the server's arguments, as above.
+///
+/// # Safety
+/// Called from the planner's hook, with its arguments.
+pub unsafe fn replace_paths(relation: *mut pg_sys::RelOptInfo, entry: *mut pg_sys::RangeTblEntry) {
+    // SAFETY: the server's arguments are whole.
     unsafe {
-        if let Some(previous) = PREVIOUS_PATHS {
-            previous(root, relation, number, entry);
-        }
         let has_bitmaps = |paths: *mut pg_sys::List| {
             nodes::<pg_sys::Node>(paths).any(|path| (*path).type_ == NodeTag::T_BitmapHeapPath)
         };

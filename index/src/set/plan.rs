@@ -35,9 +35,11 @@ pub(super) fn path_methods() -> *const pg_sys::CustomPathMethods {
     &raw const PATH_METHODS.0
 }
 
+/// Registers the custom scan.
+///
 /// # Safety
 /// Called once, from `_PG_init`.
-pub(super) unsafe fn register() {
+pub unsafe fn register() {
     // SAFETY: the methods are static.
     unsafe { pg_sys::RegisterCustomScanMethods(&raw const SCAN_METHODS.0) };
 }
