@@ -251,6 +251,9 @@ impl Cluster {
             .command(self.installation.program("postgres"));
         command.arg("-D").arg(self.data());
         command.stdout(log.try_clone()?).stderr(log);
+        // A session that connects elsewhere (dblink, postgres_fdw) and names no
+        // host means this server.
+        command.env("PGHOST", &self.socket);
         if self.options.outlives_us {
             // Ctrl-C in our terminal must not reach it.
             command.process_group(0);

@@ -20,7 +20,7 @@ use rowref_tests::installation::workspace;
 use crate::prepare;
 use crate::test::Tally;
 use report::Found;
-use suite::Suite;
+use suite::{Part, Suite};
 use verdict::Expected;
 
 /// What to run.
@@ -40,15 +40,13 @@ pub struct Plan {
     bless: bool,
 }
 
-const SUITES: [Suite; 2] = [Suite::Regress, Suite::Isolation];
-
 /// Runs the chosen tests; true when none is worse than expected.
 pub fn run(am: &str, plan: &Plan) -> Result<bool> {
     prepare::for_server()?;
     let source = source::obtain()?;
     let mut summaries = Vec::new();
     let mut worse = 0;
-    for suite in SUITES {
+    for suite in Suite::ALL {
         if plan.suite.is_some_and(|chosen| chosen != suite) {
             continue;
         }
@@ -100,34 +98,25 @@ fn measure(
     source: &source::Source,
     wanted: &[String],
 ) -> Result<(Found, String)> {
-    let schedule = fs::read_to_string(source.tests.join(suite.name()).join(suite.schedule()))?;
-    let known = suite::scheduled(&schedule);
+    let mut parts = suite.parts(source)?;
+    let known: Vec<String> = parts.iter().flat_map(Part::tests).collect();
     for test in wanted {
         if !known.contains(test) {
             bail!("{} has no test \"{test}\"", suite.name());
         }
     }
-    let schedule = if wanted.is_empty() {
-        schedule
-    } else {
-        let mut wanted = wanted.to_vec();
-        // The tables that nearly all tests of this suite read.
-        if suite == Suite::Regress {
-            wanted.push("test_setup".into());
+    if !wanted.is_empty() {
+        for part in &mut parts {
+            part.restrict(wanted);
         }
-        suite::restrict(&schedule, &wanted)
-    };
-    let tests = suite::scheduled(&schedule);
+        parts.retain(|part| !part.schedule.is_empty());
+    }
+    let tests: Vec<String> = parts.iter().flat_map(Part::tests).collect();
     let keep = workspace().join("target/conformance/results");
     let folder = |am: &str| keep.join(format!("{}-{am}", suite.name()));
-    let control = run::run(
-        suite,
-        run::CONTROL,
-        source,
-        &schedule,
-        &folder(run::CONTROL),
-    )?;
-    let outcome = run::run(suite, am, source, &schedule, &folder(am))?;
+    let run = |am: &str| run::run(suite, &parts, am, source, &folder(am));
+    let control = run(run::CONTROL)?;
+    let outcome = run(am)?;
     let mut differences = BTreeMap::new();
     for test in &tests {
         let found = match (control.passed.get(test), outcome.passed.get(test)) {
@@ -175,7 +164,7 @@ pub fn judge_sample(tally: &mut Tally, am: &str) -> Result<()> {
             return Ok(());
         }
     };
-    for suite in SUITES {
+    for suite in Suite::ALL {
         let (mut found, summary) = measure(suite, am, &source, &sample(suite)?)?;
         println!("{summary}");
         let expected = Expected::load(suite)?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rowref_tests::{Cluster, Options, verify};
 
 use super::source::{Source, copy_for_account};
-use super::suite::{Suite, verdicts};
+use super::suite::{Part, Runner, Suite, build_library, verdicts};
 
 /// The control: heap under another name. What differs with it differs because
 /// the access method is not called `heap`, or because the server's version is
@@ -48,52 +48,98 @@ impl Outcome {
     }
 }
 
-/// Runs the tests of `schedule` with `am`, and keeps what they print in `keep`.
+/// Runs the tests of a suite's `parts` with `am`, and keeps what they print in
+/// `keep`.
 pub fn run(
     suite: Suite,
+    parts: &[Part],
     am: &str,
     source: &Source,
-    schedule: &str,
     keep: &Path,
 ) -> Result<Outcome> {
     let started = Instant::now();
-    let mut options = Options::test();
+    let mut options = Options::test().set("autovacuum_naptime", "1min");
     options.access_method = if am == CONTROL { "heap" } else { am }.into();
-    let cluster = Cluster::start(options.set("autovacuum_naptime", "1min"))?;
-    prepare_database(&cluster, suite, am)?;
-
+    for (name, value) in suite.settings() {
+        options = options.set(name, value);
+    }
+    let cluster = Cluster::start(options)?;
     let account = cluster.installation.account.clone();
     let workshop = tempfile::Builder::new().prefix("rowref-").tempdir()?;
     fs::set_permissions(workshop.path(), fs::Permissions::from_mode(0o755))?;
-    let inputs = workshop.path().join("inputs");
-    copy_for_account(&source.tests.join(suite.name()), &inputs, &account)?;
-    let folder = |name: &str| -> Result<PathBuf> {
-        let path = workshop.path().join(name);
-        fs::create_dir(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        account.own(&path)?;
-        Ok(path)
-    };
-    let libraries = folder("libraries")?;
-    suite.build_library(&inputs, &libraries, &cluster.installation)?;
-    let outputs = folder("outputs")?;
-    fs::write(inputs.join("schedule"), schedule)?;
+    let libraries = workshop.path().join("libraries");
+    fs::create_dir(&libraries)?;
+    build_library(source, &libraries, &cluster.installation)?;
+    account.own(&libraries)?;
 
-    let mut command = account.command(suite.runner(&cluster.installation)?);
+    if keep.exists() {
+        fs::remove_dir_all(keep)?;
+    }
+    fs::create_dir_all(keep)?;
+    let mut outcome = Outcome {
+        passed: BTreeMap::new(),
+        results: keep.to_owned(),
+        crashes: Vec::new(),
+        stopped: 0,
+        problems: Vec::new(),
+        took: Duration::ZERO,
+    };
+    for (number, part) in parts.iter().enumerate() {
+        prepare_database(&cluster, part, am)?;
+        let place = workshop.path().join(number.to_string());
+        run_part(&cluster, part, &place, &libraries, &mut outcome)?;
+        outcome.problems.extend(sound(&cluster, part.database)?);
+        // The next one may want it for itself.
+        if parts.len() > 1 {
+            let mut client = cluster.connect("postgres")?;
+            client.execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots
+                 where database = $1",
+                &[&part.database],
+            )?;
+            client.batch_execute(&format!("drop database {} with (force)", part.database))?;
+        }
+    }
+    outcome.crashes = crashes(&cluster.log());
+    fs::write(keep.join("server.log"), cluster.log())?;
+    outcome.took = started.elapsed();
+    Ok(outcome)
+}
+
+/// One call of a runner, in `place`.
+fn run_part(
+    cluster: &Cluster,
+    part: &Part,
+    place: &Path,
+    libraries: &Path,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let account = cluster.installation.account.clone();
+    let inputs = place.join("inputs");
+    copy_for_account(&part.inputs, &inputs, &account)?;
+    let outputs = place.join("outputs");
+    fs::create_dir(&outputs)?;
+    for folder in [place, &outputs] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+        account.own(folder)?;
+    }
+    fs::write(inputs.join("schedule"), &part.schedule)?;
+
+    let mut command = account.command(part.runner.program(&cluster.installation)?);
     command
         .arg("--use-existing")
         .arg(format!("--bindir={}", cluster.installation.bin.display()))
         .arg(format!("--host={}", cluster.socket().display()))
         .arg(format!("--port={}", rowref_tests::cluster::PORT))
         .arg("--user=postgres")
-        .arg(format!("--dbname={}", suite.database()))
+        .arg(format!("--dbname={}", part.database))
         .arg(format!("--inputdir={}", inputs.display()))
         .arg(format!("--outputdir={}", outputs.display()))
         .arg(format!("--schedule={}", inputs.join("schedule").display()))
         .env("PGISOLATIONTIMEOUT", "60")
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    if suite == Suite::Regress {
+    if part.runner == Runner::Regress {
         command.arg(format!("--dlpath={}", libraries.display()));
         command.arg("--max-concurrent-tests=20");
     }
@@ -101,47 +147,35 @@ pub fn run(
     let runner = i32::try_from(child.id())?;
     let done = AtomicBool::new(false);
     let (output, stopped) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| watch(&cluster, runner, &done));
+        let watch = scope.spawn(|| watch(cluster, runner, &done));
         let output = child.wait_with_output();
         done.store(true, Ordering::Relaxed);
         (output, watch.join().unwrap_or_default())
     });
     let printed = String::from_utf8_lossy(&output?.stdout).into_owned();
+    outcome.stopped += stopped;
+    let verdicts = verdicts(&printed).into_iter();
+    outcome
+        .passed
+        .extend(verdicts.map(|ran| (part.prefix.clone() + &ran.test, ran.passed)));
 
-    if keep.exists() {
-        fs::remove_dir_all(keep)?;
-    }
-    fs::create_dir_all(keep)?;
+    let keep = outcome.results.join(&part.prefix);
+    fs::create_dir_all(&keep)?;
     for entry in fs::read_dir(outputs.join("results")).into_iter().flatten() {
         let path = entry?.path();
         if path.is_file() {
-            fs::copy(
-                &path,
-                keep.join(path.file_name().context("a file has a name")?),
-            )?;
+            let name = path.file_name().context("a file has a name")?;
+            fs::copy(&path, keep.join(name))?;
         }
     }
-    fs::write(keep.join("runner.txt"), &printed)?;
-    let crashes = crashes(&cluster.log());
-    fs::write(keep.join("server.log"), cluster.log())?;
-    let problems = sound(&cluster, suite)?;
-    Ok(Outcome {
-        passed: verdicts(&printed)
-            .into_iter()
-            .map(|ran| (ran.test, ran.passed))
-            .collect(),
-        results: keep.to_owned(),
-        crashes,
-        stopped,
-        problems,
-        took: started.elapsed(),
-    })
+    fs::write(keep.join(format!("{}.txt", part.database)), &printed)?;
+    Ok(())
 }
 
 /// A database as the suite's runner would make it, with the access method as
 /// the one new tables get.
-fn prepare_database(cluster: &Cluster, suite: Suite, am: &str) -> Result<()> {
-    let database = suite.database();
+fn prepare_database(cluster: &Cluster, part: &Part, am: &str) -> Result<()> {
+    let database = part.database;
     let mut client = cluster.connect("postgres")?;
     client.batch_execute(&format!("create database {database} template template0"))?;
     for setting in [
@@ -159,6 +193,10 @@ fn prepare_database(cluster: &Cluster, suite: Suite, am: &str) -> Result<()> {
         cluster.connect(database)?.batch_execute(&format!(
             "create access method {CONTROL} type table handler heap_tableam_handler"
         ))?;
+    }
+    if let Some(extension) = part.extension() {
+        let create = format!("create extension {extension}");
+        cluster.connect(database)?.batch_execute(&create)?;
     }
     // Not as the server's setting: template1 has no such access method.
     client.batch_execute(&format!(
@@ -233,8 +271,8 @@ fn crashes(log: &str) -> Vec<String> {
 }
 
 /// Whether every table that the tests leave behind is sound.
-fn sound(cluster: &Cluster, suite: Suite) -> Result<Vec<String>> {
-    let mut client = cluster.connect(suite.database())?;
+fn sound(cluster: &Cluster, database: &str) -> Result<Vec<String>> {
+    let mut client = cluster.connect(database)?;
     let am = cluster.access_method();
     if !rowref_tests::needs_extension(am) {
         return Ok(Vec::new());

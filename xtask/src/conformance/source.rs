@@ -26,10 +26,21 @@ const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The unpacked suites.
 pub struct Source {
-    /// The folder that holds `regress/` and `isolation/`.
-    pub tests: PathBuf,
+    folder: PathBuf,
     /// The package's version, as in `15.18`.
     pub version: String,
+}
+
+impl Source {
+    /// The folder that holds `regress/` and `isolation/`.
+    pub fn tests(&self) -> PathBuf {
+        self.folder.join("src/test")
+    }
+
+    /// The folder that holds the contrib modules.
+    pub fn contrib(&self) -> PathBuf {
+        self.folder.join("contrib")
+    }
 }
 
 fn cache() -> PathBuf {
@@ -57,15 +68,17 @@ fn unpacked() -> Result<Option<Source>> {
         return Ok(None);
     };
     for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let tests = path.join("src/test");
-        if let Some(version) = name.strip_prefix("postgresql-")
-            && tests.join("isolation/isolation_schedule").exists()
-            && tests.join("regress/parallel_schedule").exists()
+        let folder = entry?.path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let Some(version) = name.strip_prefix("postgresql-").map(str::to_owned) else {
+            continue;
+        };
+        let source = Source { folder, version };
+        if source.tests().join("isolation/isolation_schedule").exists()
+            && source.tests().join("regress/parallel_schedule").exists()
+            && source.contrib().join("citext/Makefile").exists()
         {
-            let version = version.to_owned();
-            return Ok(Some(Source { tests, version }));
+            return Ok(Some(source));
         }
     }
     Ok(None)
@@ -143,14 +156,23 @@ fn unpack(cache: &Path, archive: &Path) -> Result<()> {
         .arg("-C")
         .arg(&beside)
         .args(["--no-same-owner", "--wildcards"])
-        .args(["*/src/test/regress/*", "*/src/test/isolation/*"])
+        .args([
+            "*/src/test/regress/*",
+            "*/src/test/isolation/*",
+            "*/contrib/*",
+        ])
         .status()
         .context("running tar")?;
     ensure!(status.success(), "{} does not unpack", archive.display());
     for entry in fs::read_dir(&beside)? {
         let path = entry?.path();
         let name = path.file_name().context("an archive's folder has a name")?;
-        fs::rename(&path, cache.join(name))?;
+        let place = cache.join(name);
+        // What an earlier version of this command unpacked may hold less.
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
+        }
+        fs::rename(&path, place)?;
     }
     fs::remove_dir(&beside)?;
     Ok(())

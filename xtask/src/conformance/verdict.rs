@@ -190,7 +190,7 @@ mod tests {
         let (_, document) = page.split_once("## Differences, and why").unwrap();
         let mut unexplained = Vec::new();
         let mut known = Vec::new();
-        for suite in [Suite::Regress, Suite::Isolation] {
+        for suite in Suite::ALL {
             for (test, kinds) in Expected::load(suite).unwrap().0 {
                 if kinds.keys().any(|kind| !kind.is_harmless()) {
                     if !document.contains(&format!("`{test}`")) {
