@@ -71,6 +71,7 @@ pub fn run(cluster: &Cluster, models: &mut [Model]) -> Result<u64> {
         audited += rows as u64;
     }
     both_ways_agree(&mut session)?;
+    audited += references_hold(&mut session)?;
     let problems = verify::verify_all(&mut session, cluster.access_method())?;
     ensure!(
         problems.is_empty(),
@@ -112,4 +113,35 @@ fn both_ways_agree(session: &mut Client) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Every reference leads to its row, by the index and without: each ledger row
+/// has its one note, each account its two holdings.
+fn references_hold(session: &mut Client) -> Result<u64> {
+    let mut looked_at = 0;
+    for setting in ["off", "on"] {
+        session.batch_execute(&format!(
+            "set enable_hashjoin = {setting}; set enable_mergejoin = {setting}"
+        ))?;
+        let loose = number(
+            session,
+            "select count(*) from note n left join ledger l using (client, k) where l.client is null",
+        )?;
+        let unnoted = number(
+            session,
+            "select count(*) from ledger l left join note n using (client, k) where n.id is null",
+        )?;
+        let held = number(
+            session,
+            "select count(*) from account a join holding h on h.account = a.k",
+        )?;
+        ensure!(
+            loose == 0 && unnoted == 0 && held == 2 * i64::from(ACCOUNTS),
+            "{loose} notes without their ledger row, {unnoted} ledger rows without a note, \
+             {held} holdings of accounts"
+        );
+        looked_at += held as u64;
+    }
+    session.batch_execute("reset enable_hashjoin; reset enable_mergejoin")?;
+    Ok(looked_at + number(session, "select count(*) from note")? as u64)
 }

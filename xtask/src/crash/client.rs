@@ -9,7 +9,7 @@ use postgres::error::{Error, SqlState};
 
 use super::Round;
 use super::model::{Model, Place, Rows};
-use super::schema::{ACCOUNTS, BULK, FAR, NAMED, TOTAL};
+use super::schema::{ACCOUNTS, BULK, FAR, NAMED, TOTAL, clear_unfinished};
 
 /// Whether the error says that the server is gone or going.
 fn server_went_away(client: &Client, error: &Error) -> bool {
@@ -438,16 +438,26 @@ fn key(random: &mut Rng) -> String {
     format!("{prefix}{:03}", random.u32(0..250))
 }
 
-/// Checkpoints, vacuums and looks at the sum until the server goes away.
+/// Checkpoints, vacuums, builds indexes and looks at the sum until the server
+/// goes away.
 pub fn keep_house(session: &mut Client, round: &Round, mut random: Rng) -> Result<()> {
+    clear_unfinished(session)?;
     while !round.stop.load(Ordering::SeqCst) {
         std::thread::sleep(std::time::Duration::from_millis(random.u64(20..300)));
-        let table = ["ledger", "log", "bulk", "account", "named"][random.usize(0..5)];
-        let statement = match random.u32(0..10) {
-            0..2 => "checkpoint".to_owned(),
-            2..5 => format!("vacuum {table}"),
-            5 => format!("vacuum freeze {table}"),
-            6 => format!("analyze {table}"),
+        let tables = [
+            "ledger", "log", "bulk", "account", "named", "holding", "note",
+        ];
+        let table = tables[random.usize(0..tables.len())];
+        let statements = match random.u32(0..12) {
+            0..2 => vec!["checkpoint".to_owned()],
+            2..5 => vec![format!("vacuum {table}")],
+            5 => vec![format!("vacuum freeze {table}")],
+            6 => vec![format!("analyze {table}")],
+            7 => vec![format!("reindex table concurrently {table}")],
+            8 => vec![
+                "create index concurrently extra on ledger (v, client) include (k)".to_owned(),
+                "drop index concurrently extra".to_owned(),
+            ],
             _ => {
                 let sum = session.query_one(
                     "select ((select sum(v) from account) + (select sum(v) from named))::bigint",
@@ -466,9 +476,18 @@ pub fn keep_house(session: &mut Client, round: &Round, mut random: Rng) -> Resul
                 continue;
             }
         };
-        if let Err(error) = session.batch_execute(&statement) {
+        for statement in statements {
+            let Err(error) = session.batch_execute(&statement) else {
+                continue;
+            };
+            // Two that wait for each other: a builder for a writer, and the
+            // writer for a lock that the builder holds.
+            if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) {
+                clear_unfinished(session)?;
+                break;
+            }
             ensure!(server_went_away(session, &error), "{statement}: {error:?}");
-            break;
+            return Ok(());
         }
     }
     Ok(())
