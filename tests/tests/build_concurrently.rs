@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use postgres::Client;
 use postgres::error::SqlState;
-use rowref_tests::{Cluster, Options, access_method, verify};
+use rowref_tests::installation::EXTENSION;
+use rowref_tests::{Cluster, Options, access_method, needs_extension, verify};
 
 /// Rows that the writers work on.
 const ROWS: i32 = 300;
@@ -122,9 +123,13 @@ fn assert_indexes_agree(client: &mut Client) -> Result<()> {
 
 #[test]
 fn an_index_made_while_others_write_says_what_the_table_says() -> Result<()> {
-    let mut cluster = Cluster::start(Options::test().set("deadlock_timeout", "20ms"))?;
+    let mut options = Options::test().set("deadlock_timeout", "20ms");
+    if needs_extension(&access_method()) {
+        options = options.set("wal_consistency_checking", EXTENSION);
+    }
+    let mut cluster = Cluster::start(options)?;
     cluster.announce("deadlock detected");
-    cluster.create_extension("postgres")?;
+    let mut standby = cluster.standby(&[])?;
     let mut client = cluster.connect("postgres")?;
     client.batch_execute(&format!(
         "create table t (k int primary key, a int, b text, c text) using {};
@@ -184,5 +189,9 @@ fn an_index_made_while_others_write_says_what_the_table_says() -> Result<()> {
     assert!(written > 100, "the writers were at work: {written}");
     assert_indexes_agree(&mut client)?;
     drop(client);
+    // Whoever reads a copy finds the same, by each of the indexes.
+    cluster.wait_for_replay(&standby)?;
+    assert_indexes_agree(&mut standby.connect("postgres")?)?;
+    standby.finish()?;
     cluster.finish()
 }

@@ -7,8 +7,11 @@ mod script;
 mod standby;
 mod tally;
 
+use std::fs;
+
 use anyhow::Result;
 use clap::Args;
+use rowref_tests::installation::workspace;
 use rowref_tests::{Installation, needs_extension};
 
 use crate::{cargo, conformance, prepare};
@@ -24,7 +27,8 @@ pub struct Choice {
     /// conformance, server); default all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Only regress and isolation files whose name contains this.
+    /// Only files whose name contains this: regress, isolation and standby
+    /// scripts, programs of server tests.
     #[arg(long)]
     filter: Option<String>,
 }
@@ -105,20 +109,29 @@ pub fn run(am: &str, choice: &Choice) -> Result<bool> {
         if let Some(stage) = &installation.stage {
             environment.push(("ROWREF_STAGE", stage.to_string_lossy().into_owned()));
         }
-        programs::run(
-            &mut tally,
-            &[
-                "test",
-                "--release",
-                "-p",
-                "rowref-tests",
-                "--test",
-                "*",
-                "--",
-                "--test-threads=2",
-            ],
-            &environment,
-        )?;
+        let programs = server_programs(choice)?;
+        let mut arguments = vec!["test", "--release", "-p", "rowref-tests"];
+        for program in &programs {
+            arguments.extend(["--test", program]);
+        }
+        arguments.extend(["--", "--test-threads=2"]);
+        if !programs.is_empty() {
+            programs::run(&mut tally, &arguments, &environment)?;
+        }
     }
     Ok(tally.finish())
+}
+
+/// The programs of `tests/tests` that are wanted, in order.
+fn server_programs(choice: &Choice) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(workspace().join("tests/tests"))? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path.extension().is_some_and(|it| it == "rs") && choice.admits(&name) {
+            names.push(name.into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
