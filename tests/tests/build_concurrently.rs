@@ -129,7 +129,7 @@ fn an_index_made_while_others_write_says_what_the_table_says() -> Result<()> {
     }
     let mut cluster = Cluster::start(options)?;
     cluster.announce("deadlock detected");
-    let mut standby = cluster.standby(&[])?;
+    let standby = cluster.standby(&[])?;
     let mut client = cluster.connect("postgres")?;
     client.batch_execute(&format!(
         "create table t (k int primary key, a int, b text, c text) using {};
