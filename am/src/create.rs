@@ -75,12 +75,19 @@ pub unsafe extern "C-unwind" fn set_new_file<A: TableAm>(
     row_handle::storage_changes();
     // SAFETY: the server's arguments are live, and the file does not exist yet.
     unsafe {
+        let wanted = WANTED.with_borrow(Option::is_some);
         let layout = inherited::<A>(relation);
         let horizons = create_storage(&*file, persistence, |store| {
             A::create(store, &layout, is_ordered(&layout))
         })
         .or_raise(relation);
         *freeze_xid = horizons.freeze_xid;
+        // The old storage's rows may be put in again with the writers that they
+        // had, so the new one may hold all that the old one may (rule 20).
+        let before = (*(*relation).rd_rel).relfrozenxid;
+        if wanted && from_server(before).precedes(from_server(*freeze_xid)) {
+            *freeze_xid = before;
+        }
         *minimum_multixact = horizons.minimum_multixact;
         row_id::forget((*relation).rd_id);
     }

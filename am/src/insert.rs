@@ -211,7 +211,6 @@ pub struct InsertBatch {
     rows: Vec<Encoded>,
     key: Vec<u8>,
     payload: Vec<u8>,
-    keeps_pointers: bool,
 }
 
 /// A row in a batch's bytes, key before payload.
@@ -224,15 +223,6 @@ struct Encoded {
 }
 
 impl InsertBatch {
-    /// For rows that are the table's own, put in anew: the values that they
-    /// have in its TOAST table stay theirs.
-    pub fn keeping_pointers() -> InsertBatch {
-        InsertBatch {
-            keeps_pointers: true,
-            ..InsertBatch::default()
-        }
-    }
-
     /// Adds the row in a slot.
     ///
     /// # Safety
@@ -248,11 +238,7 @@ impl InsertBatch {
         // SAFETY: the caller's promise.
         unsafe {
             let (key, payload) = (&mut self.key, &mut self.payload);
-            if self.keeps_pointers {
-                let _ = encode_as_is(table, relation, slot, key, payload);
-            } else {
-                encode(table, relation, slot, key, payload);
-            }
+            encode(table, relation, slot, key, payload);
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&self.key);
@@ -264,17 +250,6 @@ impl InsertBatch {
             end: self.bytes.len(),
             nth: self.rows.len(),
         });
-    }
-
-    /// Bytes of key and payload that wait.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Forgets all rows and keeps the room.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.rows.clear();
     }
 
     /// Inserts the rows. One whose key has a history already is given to

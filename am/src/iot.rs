@@ -4,12 +4,13 @@ use crate::table_am::TableAm;
 use engine::btree::{Bulk, Meta, Tree, check};
 use engine::mvcc::batch::Batch;
 use engine::mvcc::cursor::Cursor;
+use engine::mvcc::histories::History;
 use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::vacuum::Vacuumed;
 use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
 use engine::mvcc::{Sight, Snapshot, Strength, VersionId, VersionIdBuf, Writer};
-use engine::page::cell::bit;
+use engine::page::cell::{Head, bit};
 use engine::store::PageStore;
 use engine::{BlockNumber, Result};
 use pg::open::OpenStore;
@@ -186,6 +187,32 @@ impl TableAm for Iot {
         let rebuilt = self.0.with(|v| v.rebuild(&mut bulk, convert, pause))?;
         bulk.finish()?;
         Ok(rebuilt)
+    }
+
+    fn each_history(
+        &self,
+        pause: impl FnMut(),
+        mut visit: impl FnMut(&History, &[Option<Head>]) -> Result<()>,
+    ) -> Result<()> {
+        let mut heads = Vec::new();
+        self.0.with(|v| {
+            v.each_history(pause, |history| {
+                history.kept(v.transactions, &mut heads);
+                visit(history, &heads)
+            })
+        })
+    }
+
+    fn load<E: From<engine::Error>>(
+        into: &RelationStore,
+        layout: &TableLayout,
+        next_row_id: u64,
+        fill: impl FnOnce(&mut dyn FnMut(Head, &[u8], &[u8]) -> Result<()>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut bulk = Bulk::new(into, layout, &layout.organization().to_bytes())?;
+        bulk.set_next_row_id(next_row_id);
+        fill(&mut |head, key, body| bulk.add(head, key, body))?;
+        Ok(bulk.finish()?)
     }
 
     fn latest(&self, id: VersionId<'_>, snapshot: &ServerSnapshot<'_>) -> Result<VersionIdBuf> {

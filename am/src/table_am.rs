@@ -3,11 +3,13 @@
 use engine::Result;
 use engine::mvcc::batch::Batch;
 use engine::mvcc::cursor::Cursor;
+use engine::mvcc::histories::History;
 use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::vacuum::Vacuumed;
 use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
 use engine::mvcc::{Strength, VersionId, VersionIdBuf, Writer};
+use engine::page::cell::Head;
 use engine::store::PageStore;
 use engine::{BlockNumber, Xid};
 use pg::row::TableLayout;
@@ -156,6 +158,25 @@ pub trait TableAm: Sized + 'static {
         convert: impl FnMut(&[u8], &[u8]) -> Option<Vec<u8>>,
         pause: impl FnMut(),
     ) -> Result<Rebuilt>;
+
+    /// Visits every key's history, with the head of each entry that somebody
+    /// still needs as it is to be written anew. Nobody may write meanwhile;
+    /// neither `visit` nor `pause` finds a page locked.
+    fn each_history(
+        &self,
+        pause: impl FnMut(),
+        visit: impl FnMut(&History, &[Option<Head>]) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Fills the empty fork of a relation with the entries that `fill` hands
+    /// over, in the order of their keys and of one key the newest first. Hidden
+    /// row ids are leased from `next_row_id` on.
+    fn load<E: From<engine::Error>>(
+        into: &RelationStore,
+        layout: &TableLayout,
+        next_row_id: u64,
+        fill: impl FnOnce(&mut dyn FnMut(Head, &[u8], &[u8]) -> Result<()>) -> Result<(), E>,
+    ) -> Result<(), E>;
 
     /// The oldest transaction id that [`TableAm::vacuum`] left unfrozen, given
     /// what it returned and the horizon it worked with.

@@ -6,7 +6,7 @@ use engine::BlockNumber;
 use engine::mvcc::VersionId;
 use engine::mvcc::batch::Batch;
 use pg::error::OrRaise;
-use pg::row::{TableLayout, has_pointers};
+use pg::row::{Pointer, TableLayout, has_pointers};
 use pg::slot;
 use pg::toast::{LongRow, delete_unshared, delete_value, is_long, shorten};
 use pgrx::pg_sys;
@@ -185,27 +185,40 @@ pub unsafe fn carry_over(
     Some(carried)
 }
 
-/// Deletes the stored values of a row whose columns are now kept inline: those
-/// of the key, and those that were dropped. The row in the slot is one of the
-/// table's own, put in anew with its other pointers.
+/// The stored values that a row of layout `from` does without in layout `to`:
+/// those of columns that are in the key, and those that were dropped.
 ///
 /// # Safety
-/// `slot` holds a row of `relation`'s type, and `layout` is the relation's.
+/// `relation` is open; payload is a row of `from`, and both layouts its.
+pub unsafe fn pointers_not_kept<'l>(
+    relation: pg_sys::Relation,
+    from: &TableLayout,
+    to: &'l TableLayout,
+    payload: &[u8],
+) -> impl Iterator<Item = Pointer> + 'l {
+    // SAFETY: the relation is open.
+    let pointers = unsafe { from.pointers(payload).or_raise(relation) };
+    pointers.into_iter().filter(|pointer| {
+        let attribute = to.attributes().get(pointer.column);
+        attribute.is_none_or(|attribute| attribute.in_key || attribute.dropped)
+    })
+}
+
+/// Deletes the stored values that a row of layout `from`, which goes into a
+/// new file, does without in layout `to`.
+///
+/// # Safety
+/// As for [`pointers_not_kept`]; the row lives.
 pub unsafe fn delete_not_kept(
     relation: pg_sys::Relation,
-    layout: &TableLayout,
-    slot: *mut pg_sys::TupleTableSlot,
+    from: &TableLayout,
+    to: &TableLayout,
+    payload: &[u8],
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise; a pointer is a whole datum.
     unsafe {
-        if (*(*relation).rd_rel).reltoastrelid == pg_sys::InvalidOid {
-            return;
-        }
-        let (values, isnull) = slot::columns(slot);
-        for (at, attribute) in layout.attributes().iter().enumerate() {
-            if (attribute.in_key || attribute.dropped) && attribute.length == -1 && !isnull[at] {
-                delete_value(relation, values[at]);
-            }
+        for pointer in pointers_not_kept(relation, from, to, payload) {
+            delete_value(relation, pointer.bytes.as_ptr().into());
         }
     }
 }

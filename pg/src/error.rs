@@ -161,6 +161,21 @@ pub fn raise_with(
     raise(report)
 }
 
+/// Sorting `what` in a temporary file failed.
+pub fn spill_failed(what: &str, error: &std::io::Error) -> ! {
+    let code = if error.kind() == std::io::ErrorKind::StorageFull {
+        PgSqlErrorCode::ERRCODE_DISK_FULL
+    } else {
+        PgSqlErrorCode::ERRCODE_IO_ERROR
+    };
+    raise_with(
+        code,
+        format!("could not sort {what}: {error}"),
+        None,
+        Some("Make room where temporary files are kept, or raise maintenance_work_mem."),
+    )
+}
+
 /// A key that exists already, in PostgreSQL's own words. `described` is what
 /// `BuildIndexValueDescription` makes of the key, null where the user may not
 /// see it.

@@ -202,10 +202,26 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
         Ok(())
     }
 
-    /// Gives every item to `visit`, in order, and closes the file. To be
+    /// What the items are sorted by.
+    pub fn compare(&self) -> &'c C {
+        self.compare
+    }
+
+    /// Gives every item to `visit`, in order, and empties the file. To be
     /// called after [`Sorter::seal`].
     pub fn drain<E: From<std::io::Error>>(
         mut self,
+        visit: impl FnMut(Item<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.each(visit)?;
+        self.file.truncate(0)?;
+        Ok(())
+    }
+
+    /// Gives every item to `visit`, in order, and keeps it. To be called after
+    /// [`Sorter::seal`].
+    pub fn each<E: From<std::io::Error>>(
+        &mut self,
         mut visit: impl FnMut(Item<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.runs.is_empty() {
@@ -218,9 +234,9 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
             return Ok(());
         }
         let mut runs = Vec::new();
-        for chunks in std::mem::take(&mut self.runs) {
+        for chunks in &self.runs {
             let mut run = Run {
-                chunks: chunks.into_iter(),
+                chunks: chunks.clone().into_iter(),
                 bytes: Vec::new(),
                 at: 0,
             };
@@ -257,7 +273,6 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
             }
             sink(&mut runs, 0);
         }
-        self.file.truncate(0)?;
         Ok(())
     }
 }
@@ -309,6 +324,12 @@ mod tests {
                 sorter.add(Item { head, key, body: &body, mark: *sequence == 2 }).unwrap();
             }
             sorter.seal().unwrap();
+            let mut looked_at = 0;
+            sorter.each(|_| {
+                looked_at += 1;
+                Ok::<_, io::Error>(())
+            }).unwrap();
+            assert_eq!(looked_at, items.len());
             let mut out = Vec::new();
             sorter.drain(|item| {
                 assert_eq!(item.body, [item.key, b"!"].concat());

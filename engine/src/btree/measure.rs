@@ -68,7 +68,7 @@ pub(super) fn prefix_for(page: Page<'_>, low: Fence<'_>, high: Fence<'_>) -> usi
 }
 
 /// Refuses keys and rows that no page could hold, before anything changes.
-pub(super) fn check_limits(page_size: usize, head: Head, key: &[u8], body: &[u8]) -> Result<()> {
+pub fn check_limits(page_size: usize, head: Head, key: &[u8], body: &[u8]) -> Result<()> {
     let limit = key_bytes_max(page_size);
     if key.len() > limit {
         return Err(Error::KeyTooLarge {

@@ -32,6 +32,7 @@ use crate::types::{BlockNumber, Level, Xid};
 
 pub use bulk::Bulk;
 pub use insert::{NewEntry, RunEntry};
+pub use measure::check_limits;
 pub use merge::Filling;
 pub use meta::{FORMAT_VERSION, MAGIC, Meta};
 pub use search::Target;

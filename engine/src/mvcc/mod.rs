@@ -11,6 +11,7 @@ pub mod look;
 pub mod prune;
 pub mod read;
 pub mod rebuild;
+pub mod rekey;
 pub mod retain;
 pub mod run;
 pub mod scan;

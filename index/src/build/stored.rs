@@ -22,7 +22,7 @@ use pg::sort::{Item, Sorter};
 use pg::store::RelationStore;
 use pg::toast::StoredValues;
 use pg::xact::ServerSnapshot;
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::pg_sys;
 
 use super::Built;
 use super::progress::{self, Phase};
@@ -225,17 +225,7 @@ impl From<std::io::Error> for Failure {
 }
 
 fn spill_failed(error: &std::io::Error) -> ! {
-    let code = if error.kind() == std::io::ErrorKind::StorageFull {
-        PgSqlErrorCode::ERRCODE_DISK_FULL
-    } else {
-        PgSqlErrorCode::ERRCODE_IO_ERROR
-    };
-    error::raise_with(
-        code,
-        format!("could not sort the entries of an index: {error}"),
-        None,
-        Some("Make room where temporary files are kept, or raise maintenance_work_mem."),
-    )
+    error::spill_failed("the entries of an index", error)
 }
 
 /// Turns rows into entries.
