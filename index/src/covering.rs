@@ -15,7 +15,6 @@ use pg::open::{OpenIndex, OpenStore};
 use pg::row::{IndexLayout, TableLayout};
 use pgrx::pg_sys;
 
-use crate::heap;
 use crate::routine::amcostestimate;
 
 /// A column that an index gives back though it is not one of its own.
@@ -98,10 +97,6 @@ pub unsafe fn describe(relation: pg_sys::Oid, info: *mut pg_sys::RelOptInfo) {
         let mut table: Option<(pg_sys::Relation, OpenStore)> = None;
         for index in nodes::<pg_sys::IndexOptInfo>((*info).indexlist) {
             if !is_ours(&*index) {
-                continue;
-            }
-            if !pg::ddl::holds_ours(relation) {
-                heap::describe(&mut *index);
                 continue;
             }
             // The one that the table is organized by has no pages.

@@ -11,7 +11,6 @@
 mod build;
 mod cost;
 mod covering;
-mod heap;
 mod insert;
 mod planner;
 mod routine;

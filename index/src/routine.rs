@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::scan::{Scan, parallel};
-use crate::{build, cost, heap, insert, vacuum};
+use crate::{build, cost, insert, vacuum};
 
 /// What B-tree operator classes have: `BTMaxStrategyNumber`, `BTNProcs` and
 /// `BTOPTIONS_PROC`. Our indexes keep those classes, and the relation cache
@@ -60,8 +60,7 @@ pub fn routine() -> *mut pg_sys::IndexAmRoutine {
     am.ambeginscan = Some(ambeginscan);
     am.amrescan = Some(amrescan);
     am.amgettuple = Some(amgettuple);
-    // For heap tables: of ours, which cannot read a bitmap, none is asked for.
-    am.amgetbitmap = Some(amgetbitmap);
+    am.amgetbitmap = None;
     am.amendscan = Some(amendscan);
     am.ammarkpos = Some(ammarkpos);
     am.amrestrpos = Some(amrestrpos);
@@ -69,18 +68,6 @@ pub fn routine() -> *mut pg_sys::IndexAmRoutine {
     am.aminitparallelscan = Some(aminitparallelscan);
     am.amparallelrescan = Some(amparallelrescan);
     am.into_pg()
-}
-
-/// Returns what B-tree's own callback says, where there is one for the index at
-/// hand. It is called without a guard, so that its errors keep their context
-/// (`pg::hook` says why); so no frame on the way may own anything.
-macro_rules! or_btree {
-    ($routine:expr, $callback:ident($($argument:expr),*)) => {
-        if let Some(routine) = $routine {
-            let callback = routine.$callback.expect("B-tree has all of its callbacks");
-            return callback($($argument),*);
-        }
-    };
 }
 
 #[pg_guard]
@@ -91,9 +78,6 @@ unsafe extern "C-unwind" fn ambuild(
 ) -> *mut pg_sys::IndexBuildResult {
     // SAFETY: the server builds with both relations open and locked.
     unsafe {
-        if let Some(routine) = heap::of_table(table) {
-            return heap::build(routine, table, index, info);
-        }
         let built = build::build(table, index, info);
         let result = pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>())
             .cast::<pg_sys::IndexBuildResult>();
@@ -107,10 +91,7 @@ unsafe extern "C-unwind" fn ambuild(
 #[pg_guard]
 unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
     // SAFETY: the server passes an open index with an init fork.
-    unsafe {
-        or_btree!(heap::of_index(index), ambuildempty(index));
-        build::build_empty(index)
-    }
+    unsafe { build::build_empty(index) }
 }
 
 #[pg_guard]
@@ -127,16 +108,12 @@ unsafe extern "C-unwind" fn aminsert(
     handle: pg_sys::ItemPointer,
     table: pg_sys::Relation,
     check: pg_sys::IndexUniqueCheck::Type,
-    unchanged: bool,
-    info: *mut pg_sys::IndexInfo,
+    _unchanged: bool,
+    _info: *mut pg_sys::IndexInfo,
 ) -> bool {
     // SAFETY: the server passes open relations, the handle of the row, and a
     // value for each of the index's columns.
     unsafe {
-        or_btree!(
-            heap::of_table(table),
-            aminsert(index, values, isnull, handle, table, check, unchanged, info)
-        );
         insert::insert(&insert::Insertion {
             index,
             table,
@@ -152,17 +129,11 @@ unsafe extern "C-unwind" fn aminsert(
 unsafe extern "C-unwind" fn ambulkdelete(
     info: *mut pg_sys::IndexVacuumInfo,
     stats: *mut pg_sys::IndexBulkDeleteResult,
-    callback: pg_sys::IndexBulkDeleteCallback,
-    state: *mut c_void,
+    _callback: pg_sys::IndexBulkDeleteCallback,
+    _state: *mut c_void,
 ) -> *mut pg_sys::IndexBulkDeleteResult {
     // SAFETY: the server passes an open index and statistics of its own.
-    unsafe {
-        or_btree!(
-            heap::of_index((*info).index),
-            ambulkdelete(info, stats, callback, state)
-        );
-        vacuum::statistics(info, stats)
-    }
+    unsafe { vacuum::statistics(info, stats) }
 }
 
 #[pg_guard]
@@ -171,10 +142,7 @@ unsafe extern "C-unwind" fn amvacuumcleanup(
     stats: *mut pg_sys::IndexBulkDeleteResult,
 ) -> *mut pg_sys::IndexBulkDeleteResult {
     // SAFETY: as for ambulkdelete.
-    unsafe {
-        or_btree!(heap::of_index((*info).index), amvacuumcleanup(info, stats));
-        vacuum::statistics(info, stats)
-    }
+    unsafe { vacuum::statistics(info, stats) }
 }
 
 /// Every column can be given back, from the key or, where that is not exact,
@@ -186,9 +154,7 @@ unsafe extern "C-unwind" fn amcanreturn(index: pg_sys::Relation, _attribute: c_i
     // SAFETY: the planner passes an open index.
     unsafe {
         let form = &*(*index).rd_index;
-        form.indnkeyatts == form.indnatts
-            || heap::of_index(index).is_some()
-            || matches!(storage_of(index), IndexStorage::Stored(_))
+        form.indnkeyatts == form.indnatts || matches!(storage_of(index), IndexStorage::Stored(_))
     }
 }
 
@@ -246,7 +212,6 @@ unsafe extern "C-unwind" fn ambeginscan(
 ) -> pg_sys::IndexScanDesc {
     // SAFETY: the server passes an open index.
     unsafe {
-        or_btree!(heap::of_index(index), ambeginscan(index, keys, orderings));
         let descriptor = pg_sys::RelationGetIndexScan(index, keys, orderings);
         Scan::begin(descriptor);
         descriptor
@@ -257,17 +222,13 @@ unsafe extern "C-unwind" fn ambeginscan(
 unsafe extern "C-unwind" fn amrescan(
     descriptor: pg_sys::IndexScanDesc,
     keys: pg_sys::ScanKey,
-    key_count: c_int,
-    orderings: pg_sys::ScanKey,
-    ordering_count: c_int,
+    _key_count: c_int,
+    _orderings: pg_sys::ScanKey,
+    _ordering_count: c_int,
 ) {
     // SAFETY: the scan was begun by us. The new keys, if any, are as many as
     // it was begun with, and may be the very array they are copied to.
     unsafe {
-        or_btree!(
-            heap::of_scan(descriptor),
-            amrescan(descriptor, keys, key_count, orderings, ordering_count)
-        );
         let count = (*descriptor).numberOfKeys;
         if !keys.is_null() && count > 0 {
             std::ptr::copy(keys, (*descriptor).keyData, count as usize);
@@ -282,51 +243,25 @@ unsafe extern "C-unwind" fn amgettuple(
     direction: pg_sys::ScanDirection::Type,
 ) -> bool {
     // SAFETY: the scan was begun by us.
-    unsafe {
-        or_btree!(heap::of_scan(descriptor), amgettuple(descriptor, direction));
-        Scan::of(descriptor).next(descriptor, direction)
-    }
-}
-
-/// Core asks for a bitmap where the table's access method can read one, so
-/// never of a table of ours.
-#[pg_guard]
-unsafe extern "C-unwind" fn amgetbitmap(
-    descriptor: pg_sys::IndexScanDesc,
-    bitmap: *mut pg_sys::TIDBitmap,
-) -> i64 {
-    let get = heap::of_heap()
-        .amgetbitmap
-        .expect("B-tree has all of its callbacks");
-    // SAFETY: the scan was begun by B-tree, since the table is not ours.
-    unsafe { get(descriptor, bitmap) }
+    unsafe { Scan::of(descriptor).next(descriptor, direction) }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn amendscan(descriptor: pg_sys::IndexScanDesc) {
     // SAFETY: the scan was begun by us and is not used again.
-    unsafe {
-        or_btree!(heap::of_scan(descriptor), amendscan(descriptor));
-        Scan::end(descriptor)
-    }
+    unsafe { Scan::end(descriptor) }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn ammarkpos(descriptor: pg_sys::IndexScanDesc) {
     // SAFETY: the scan was begun by us.
-    unsafe {
-        or_btree!(heap::of_scan(descriptor), ammarkpos(descriptor));
-        Scan::of(descriptor).mark()
-    }
+    unsafe { Scan::of(descriptor).mark() }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn amrestrpos(descriptor: pg_sys::IndexScanDesc) {
     // SAFETY: the scan was begun by us.
-    unsafe {
-        or_btree!(heap::of_scan(descriptor), amrestrpos(descriptor));
-        Scan::of(descriptor).restore()
-    }
+    unsafe { Scan::of(descriptor).restore() }
 }
 
 #[pg_guard]

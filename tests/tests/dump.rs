@@ -53,7 +53,7 @@ insert into shop.about select i, i % 3 from generate_series(0, 399, 7) i;
 insert into shop.base values (1, 'one'); insert into shop.derived values (2, 'two', 22);
 create materialized view shop.summary using :am as select home, count(*) n, sum(balance) total from shop.customer group by home;
 create unique index summary_home on shop.summary (home);
-create table shop.by_name (a int, b int) using heap; create index on shop.by_name using MARK (a);
+create table shop.by_name (a int, b int) using :am; create index on shop.by_name using MARK (a);
 comment on constraint customer_pkey on shop.customer is 'the customer''s number';
 alter table shop.customer cluster on customer_pkey;
 alter table shop.bought replica identity using index bought_pkey;
@@ -62,7 +62,7 @@ alter table shop.bought replica identity using index bought_pkey;
 fn start() -> Result<Cluster> {
     let cluster = Cluster::start(Options::test())?;
     cluster.create_extension("postgres")?;
-    // An index of a heap table may be one of the extension's as well.
+    // What may be said of an index.
     let method = if needs_extension(&access_method()) {
         "rowref"
     } else {

@@ -6,10 +6,11 @@ use pgrx::pg_guard;
 use pgrx::pg_sys;
 
 use super::catalog::{
-    Class, Index, am_name, class_of, exchange_callbacks, index_am_oid, index_of, set_access_method,
+    CONSTRAINT_CATALOG, am_name, class_of, exchange_callbacks, index_am_oid, index_of,
+    set_access_method,
 };
 use super::switch::will_hold_ours;
-use super::{disguise, dropped, utility};
+use super::{disguise, dropped};
 use crate::error;
 
 static mut PREVIOUS: pg_sys::object_access_hook_type = None;
@@ -45,6 +46,9 @@ unsafe extern "C-unwind" fn object_access(
     if is_new_relation {
         relation_created(object);
     }
+    if access == pg_sys::ObjectAccessType::OAT_POST_CREATE && class == CONSTRAINT_CATALOG {
+        disguise::constraint_comes(object);
+    }
     let is_gone = access == pg_sys::ObjectAccessType::OAT_DROP
         && class == pg_sys::RelationRelationId
         && part == 0;
@@ -64,7 +68,7 @@ fn relation_created(relation: pg_sys::Oid) {
         return;
     };
     if !will_hold_ours(index.table) {
-        return delegate(relation, &class, &index);
+        return;
     }
     let Some(rowref) = index_am_oid() else {
         error::unsupported(
@@ -78,20 +82,7 @@ fn relation_created(relation: pg_sys::Oid) {
         exchange_callbacks(relation, rowref);
     }
     depend_on_am(relation, rowref);
-}
-
-/// An index on a table of another access method is a B-tree by the name of
-/// rowref, if the command says so, or copies one (REINDEX CONCURRENTLY).
-fn delegate(relation: pg_sys::Oid, class: &Class, index: &Index) {
-    let Some(rowref) = index_am_oid() else {
-        return;
-    };
-    if class.access_method == rowref {
-        depend_on_am(relation, rowref);
-    } else if class.access_method == pg_sys::BTREE_AM_OID && utility::says_rowref(index.table) {
-        set_access_method(relation, rowref);
-        depend_on_am(relation, rowref);
-    }
+    disguise::index_comes(relation, index.table);
 }
 
 /// Refuses what an index of a table of ours cannot be.

@@ -179,6 +179,42 @@ pub(super) fn index_of(index: pg_sys::Oid) -> Option<Index> {
     }
 }
 
+/// `pg_constraint`, and its index on oid.
+pub(super) const CONSTRAINT_CATALOG: pg_sys::Oid = pg_sys::Oid::from_u32(2606);
+const CONSTRAINT_OID_INDEX: u32 = 2667;
+
+/// The index that a constraint rests on, which may have been made just now.
+pub(super) fn index_of_constraint(constraint: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    const LOCK: i32 = pg_sys::AccessShareLock as i32;
+    // SAFETY: pg_constraint and its index on oid; a row of it has this column,
+    // an oid that is not null.
+    unsafe {
+        let catalog = pg_sys::table_open(CONSTRAINT_CATALOG, LOCK);
+        let row = newest_row(catalog, CONSTRAINT_OID_INDEX, constraint);
+        let found = (!row.is_null()).then(|| {
+            let columns = (*catalog).rd_att;
+            let column = pg_sys::SPI_fnumber(columns, c"conindid".as_ptr());
+            let mut is_null = true;
+            let found = pg_sys::SPI_getbinval(row, columns, column, &mut is_null);
+            pg_sys::heap_freetuple(row);
+            pg_sys::Oid::from_u32(found.value() as u32)
+        });
+        pg_sys::table_close(catalog, LOCK);
+        found.filter(|index| *index != pg_sys::Oid::INVALID)
+    }
+}
+
+/// The name of a relation that may have been made just now.
+pub(super) fn name_of(relation: pg_sys::Oid) -> Option<std::ffi::CString> {
+    with_class_row(relation, |_, row| {
+        // SAFETY: a row of pg_class, whose name ends in a zero byte.
+        unsafe {
+            let class = form::<pg_sys::FormData_pg_class>(row);
+            std::ffi::CStr::from_ptr(class.relname.data.as_ptr()).to_owned()
+        }
+    })
+}
+
 /// The oid of our index access method in this database, if it is there.
 pub fn index_am_oid() -> Option<pg_sys::Oid> {
     // SAFETY: a catalog look-up inside a transaction.

@@ -11,7 +11,6 @@ mod utility;
 
 pub use catalog::index_am_oid;
 pub(crate) use disguise::while_disguised;
-pub use disguise::while_index_disguised;
 pub use relation::{
     ask_ours, holds_ours, is_ours, may_fire_after_row, may_hold_ours, register_table_am,
 };

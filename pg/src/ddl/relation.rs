@@ -122,11 +122,6 @@ pub fn holds_ours(relation: pg_sys::Oid) -> bool {
     ask(relation, |open| unsafe { is_ours(open) }).unwrap_or(false)
 }
 
-/// Whether the relation is a partitioned table.
-pub(super) fn is_partitioned_table(relation: pg_sys::Oid) -> bool {
-    ask(relation, is_partitioned).unwrap_or(false)
-}
-
 /// Whether changes of the relation's rows may queue AFTER ROW triggers,
 /// foreign keys and deferred constraints included. A partitioned table's
 /// leaves may have triggers of their own.

@@ -1,31 +1,18 @@
 //! Utility commands: `USING rowref` where it is said out loud, and how long
 //! handles are needed in commands that do without the executor.
 
-use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, AlterTableType, NodeTag};
 
-use super::relation::{is_partitioned_table, may_fire_after_row, may_hold_ours};
-use super::{INDEX_AM_NAME, relation::holds_ours};
-use super::{disguise, dropped, switch};
+use super::relation::{may_fire_after_row, may_hold_ours};
+use super::{INDEX_AM_NAME, disguise, dropped, switch};
 use crate::handles::{self, Need, Needs};
 use crate::hook;
 use crate::list::nodes;
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
-
-thread_local! {
-    /// The table of another access method that the running CREATE INDEX says
-    /// `USING rowref` of.
-    static SAID_OF: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
-}
-
-/// Whether the running command says `USING rowref` of an index on a table.
-pub(super) fn says_rowref(table: pg_sys::Oid) -> bool {
-    SAID_OF.get() == Some(table)
-}
 
 /// # Safety
 /// Called once, from `_PG_init`.
@@ -55,9 +42,7 @@ unsafe extern "C-unwind" fn process_utility(
         switch::look_again();
         let mut statement = statement;
         let mut read_only_tree = read_only_tree;
-        let mut said_of = None;
         if names_our_index_am((*statement).utilityStmt) {
-            said_of = heap_table_of((*statement).utilityStmt);
             if read_only_tree {
                 // A cached plan must not be written on.
                 statement = pg_sys::copyObjectImpl(statement.cast()).cast();
@@ -97,16 +82,9 @@ unsafe extern "C-unwind" fn process_utility(
             Some(switch) => hook::finally(with_needs, move || switch.end()),
             None => with_needs(),
         };
-        let with_disguise = || match disguise {
+        match disguise {
             Some(disguise) => disguise::during(disguise, with_switch),
             None => with_switch(),
-        };
-        // Of a command within this one nothing is said here.
-        let said_before = SAID_OF.replace(said_of);
-        if said_before == said_of {
-            with_disguise();
-        } else {
-            hook::finally(with_disguise, move || SAID_OF.set(said_before));
         }
         dropped::settle(mark);
     }
@@ -167,20 +145,6 @@ unsafe fn our_index_am_in(node: *mut pg_sys::Node) -> Vec<*mut *mut c_char> {
     }
 }
 
-/// The table of a CREATE INDEX, if it is of another access method. What is copied
-/// from elsewhere (LIKE) is said of another table.
-unsafe fn heap_table_of(node: *mut pg_sys::Node) -> Option<pg_sys::Oid> {
-    // SAFETY: a whole node.
-    unsafe {
-        if (*node).type_ != NodeTag::T_IndexStmt {
-            return None;
-        }
-        let index = &*node.cast::<pg_sys::IndexStmt>();
-        let table = relation_named(index.relation).filter(|_| !index.transformed)?;
-        (!holds_ours(table) && !is_partitioned_table(table)).then_some(table)
-    }
-}
-
 /// Whether a command says `USING rowref`.
 unsafe fn names_our_index_am(node: *mut pg_sys::Node) -> bool {
     // SAFETY: as the caller's.
@@ -188,7 +152,8 @@ unsafe fn names_our_index_am(node: *mut pg_sys::Node) -> bool {
 }
 
 /// Replaces the access method: a rowref index has B-tree's operator classes, so
-/// core has to build it as one, and `access` makes it ours on the way.
+/// core has to build it as one, and `access` makes it ours on the way. Where the
+/// table is not ours, a B-tree it stays.
 unsafe fn say_btree(node: *mut pg_sys::Node) {
     // SAFETY: a statement that may be changed.
     unsafe {

@@ -5,7 +5,7 @@
 //! after the same checks of ownership. What is missing or forbidden is left to
 //! the command, which complains in its own words.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
 use pgrx::pg_sys::{
@@ -60,8 +60,8 @@ struct Wish {
     attached: Option<*mut pg_sys::RangeVar>,
     /// A key that partitions may have already.
     defines_key: bool,
-    /// A constraint made of an index of the table's.
-    uses_index: bool,
+    /// Indexes of the table's that constraints are made of.
+    used_indexes: Vec<*const c_char>,
     /// Indexes are made anew out of their definitions in words.
     changes_type: bool,
 }
@@ -85,7 +85,9 @@ impl Wish {
                         let constraint = &*definition.cast::<pg_sys::Constraint>();
                         if is_key(constraint.contype) {
                             wish.defines_key = true;
-                            wish.uses_index |= !constraint.indexname.is_null();
+                            if !constraint.indexname.is_null() {
+                                wish.used_indexes.push(constraint.indexname);
+                            }
                         }
                     }
                     _ => {}
@@ -126,8 +128,10 @@ unsafe fn alter_table(statement: *mut pg_sys::AlterTableStmt) -> Option<Disguise
         if kind == pg_sys::RELKIND_PARTITIONED_TABLE && wish.defines_key && inherits {
             add_tree(&mut disguise, relation, lock);
         }
-        if kind == pg_sys::RELKIND_RELATION && wish.uses_index {
-            disguise.add_indexes_of(relation);
+        if kind == pg_sys::RELKIND_RELATION {
+            for name in wish.used_indexes {
+                disguise.await_index(relation, CStr::from_ptr(name));
+            }
         }
         if wish.changes_type {
             disguise.add_name();

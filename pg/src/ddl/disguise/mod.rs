@@ -9,13 +9,14 @@ mod name;
 pub(super) use commands::for_command;
 
 use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString};
 use std::ptr;
 
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 
 use self::name::NameDisguise;
-use super::catalog::index_am_oid;
+use super::catalog::{index_am_oid, index_of_constraint, name_of};
 use super::relation::indexes_of;
 use super::switch;
 use crate::hook;
@@ -27,6 +28,10 @@ thread_local! {
     /// Entries below this one show what they are, because a query is being
     /// planned inside of the commands that they wear it for.
     static FLOOR: Cell<usize> = const { Cell::new(0) };
+    /// Indexes that constraints will be made of, by table and name: each wears
+    /// the disguise from when it is made, should the command make it anew, until
+    /// its constraint is there.
+    static AWAITED: RefCell<Vec<(pg_sys::Oid, CString)>> = const { RefCell::new(Vec::new()) };
     /// The access method to go back to. The same one for all of a database.
     static ROWREF: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::Oid::INVALID) };
 }
@@ -59,6 +64,7 @@ fn show(index: pg_sys::Relation, access_method: pg_sys::Oid) {
 #[derive(Clone, Copy)]
 pub(super) struct Disguise {
     from: usize,
+    awaited_from: usize,
     name: Option<NameDisguise>,
 }
 
@@ -67,6 +73,7 @@ impl Disguise {
         if let Some(name) = self.name {
             name.take_off();
         }
+        AWAITED.with_borrow_mut(|awaited| awaited.truncate(self.awaited_from));
         let own = WORN.with_borrow_mut(|worn| worn.split_off(self.from.min(worn.len())));
         WORN.with_borrow(|worn| {
             let still = &worn[FLOOR.get().min(worn.len())..];
@@ -140,22 +147,6 @@ pub(crate) unsafe fn while_disguised(table: pg_sys::Oid, work: impl FnOnce()) {
     }
 }
 
-/// As `while_disguised`, for one index.
-///
-/// # Safety
-/// `index` is open and locked; else as `during`'s.
-pub unsafe fn while_index_disguised(index: pg_sys::Relation, work: impl FnOnce()) {
-    let Some(rowref) = index_am_oid() else {
-        return work();
-    };
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut dressing = Dressing::begin(rowref);
-        dressing.add((*index).rd_id);
-        during(dressing.finish(), work);
-    }
-}
-
 /// A disguise that is being put on, and comes off again if that fails.
 struct Dressing(Disguise);
 
@@ -170,6 +161,7 @@ impl Dressing {
         ROWREF.set(rowref);
         Dressing(Disguise {
             from: WORN.with_borrow(Vec::len),
+            awaited_from: AWAITED.with_borrow(Vec::len),
             name: None,
         })
     }
@@ -216,9 +208,65 @@ impl Dressing {
         }
     }
 
+    /// Disguises the index of this name that a table has, or will have.
+    ///
+    /// # Safety
+    /// The caller holds a lock on the table that keeps its indexes as they are.
+    unsafe fn await_index(&mut self, table: pg_sys::Oid, name: &CStr) {
+        for index in indexes_of(table) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                if is_named(index, name) {
+                    self.add(index);
+                }
+            }
+        }
+        AWAITED.with_borrow_mut(|awaited| awaited.push((table, name.to_owned())));
+    }
+
     /// Has the name of the access method read "btree".
     fn add_name(&mut self) {
         self.0.name = NameDisguise::put_on(ROWREF.get());
+    }
+}
+
+/// Whether a relation has this name.
+unsafe fn is_named(relation: pg_sys::Oid, name: &CStr) -> bool {
+    // SAFETY: a catalog look-up, whose answer is a copy, null if there is none.
+    unsafe {
+        let found = pg_sys::get_rel_name(relation);
+        !found.is_null() && CStr::from_ptr(found) == name
+    }
+}
+
+/// An index has been made, but for its entries: it may be an awaited one.
+pub(super) fn index_comes(index: pg_sys::Oid, table: pg_sys::Oid) {
+    if AWAITED.with_borrow(Vec::is_empty) {
+        return;
+    }
+    let Some(name) = name_of(index) else { return };
+    let is_awaited = AWAITED.with_borrow(|awaited| awaited.contains(&(table, name)));
+    if !is_awaited {
+        return;
+    }
+    // SAFETY: the command at work has the index open, and its table locked.
+    unsafe {
+        let open = pg_sys::RelationIdGetRelation(index);
+        if !open.is_null() {
+            WORN.with_borrow_mut(|worn| worn.push(open));
+        }
+    }
+}
+
+/// A constraint has been made. If it was made of an awaited index, that shows
+/// what it is again: a table's rewrite builds its indexes anew, which core
+/// refuses for one that is pinned.
+pub(super) fn constraint_comes(constraint: pg_sys::Oid) {
+    if AWAITED.with_borrow(Vec::is_empty) {
+        return;
+    }
+    if let Some(index) = index_of_constraint(constraint) {
+        index_goes(index);
     }
 }
 
