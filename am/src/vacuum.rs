@@ -63,13 +63,13 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
             if is_verbose {
                 let name = std::ffi::CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr());
                 pgrx::info!(
-                    "index \"{}\": {} leaves, {} versions removed, {} entries live, {} versions not removable yet, {} leaves merged, {} unused pages offered",
+                    "index \"{}\": {} leaves, {} versions removed, {} entries live, {} versions not removable yet, {} pages merged, {} unused pages offered",
                     name.to_string_lossy(),
                     done.leaves,
                     done.removed,
                     done.live,
                     done.dead,
-                    done.merged,
+                    done.merged + done.inner_merged,
                     done.offered
                 );
             }
@@ -95,12 +95,12 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
         pg_sys::pgstat_progress_end_command();
         if is_verbose {
             pgrx::info!(
-                "vacuumed: {} leaves, {} versions removed, {} rows live, {} versions not removable yet, {} leaves merged, {} unused pages offered",
+                "vacuumed: {} leaves, {} versions removed, {} rows live, {} versions not removable yet, {} pages merged, {} unused pages offered",
                 done.leaves,
                 done.removed,
                 done.live,
                 done.dead,
-                done.merged,
+                done.merged + done.inner_merged,
                 done.offered
             );
         }

@@ -36,11 +36,13 @@ pub enum RecordKind {
     Confirm = 10,
     /// A row change told to whoever reads the log for rows; it touches no page.
     RowChange = 11,
+    /// A root with one child replaced by that child.
+    LowerRoot = 12,
 }
 
 impl RecordKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [RecordKind; 12] = [
+    pub const ALL: [RecordKind; 13] = [
         RecordKind::Create,
         RecordKind::Insert,
         RecordKind::Split,
@@ -53,6 +55,7 @@ impl RecordKind {
         RecordKind::Meta,
         RecordKind::Confirm,
         RecordKind::RowChange,
+        RecordKind::LowerRoot,
     ];
 
     /// The kind with this number.
@@ -75,6 +78,7 @@ impl RecordKind {
             RecordKind::Meta => "META",
             RecordKind::Confirm => "CONFIRM",
             RecordKind::RowChange => "ROW_CHANGE",
+            RecordKind::LowerRoot => "LOWER_ROOT",
         }
     }
 }

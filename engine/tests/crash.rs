@@ -94,6 +94,12 @@ fn a_tree_that_grows_and_shrinks_survives_a_crash_at_every_record_boundary() {
             fill(20, 30),
             Step::End(0, false),
             Step::Vacuum,
+            // All of it goes, and all levels but one.
+            Step::Clear(1, 0, 100),
+            Step::End(1, true),
+            Step::Vacuum,
+            fill(30, 30),
+            Step::End(0, true),
         ] {
             history.step(&step);
             met.depth = met.depth.max(history.check().depth);
@@ -115,6 +121,7 @@ fn a_tree_that_grows_and_shrinks_survives_a_crash_at_every_record_boundary() {
         RecordKind::Prune,
         RecordKind::Merge,
         RecordKind::Lock,
+        RecordKind::LowerRoot,
     ] {
         assert!(met.kinds.contains_key(kind.name()), "{kind:?}: {met:?}");
     }

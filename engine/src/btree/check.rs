@@ -158,12 +158,7 @@ impl<S: PageStore, C: Compare> Checker<'_, S, C> {
                     return Ok(downlinks);
                 }
             };
-            let kind = if level == Level::LEAF {
-                PageKind::Leaf
-            } else {
-                PageKind::Inner
-            };
-            if page.kind() != kind || page.level() != level {
+            if page.kind() != PageKind::of_level(level) || page.level() != level {
                 self.problem(
                     block,
                     format!(
@@ -330,7 +325,13 @@ impl<S: PageStore, C: Compare> Checker<'_, S, C> {
                 continue;
             }
             match Page::open(&guard, block).map(Page::kind) {
-                Ok(PageKind::Deleted) => self.report.deleted_pages += 1,
+                Ok(PageKind::Deleted) => {
+                    self.report.deleted_pages += 1;
+                    // Whoever remembers it as the root has to be told.
+                    if Page::open(&guard, block)?.has(flag::ROOT) {
+                        self.problem(block, "a deleted page says that it is the root");
+                    }
+                }
                 Ok(kind) => self.problem(block, format!("no link leads to this {kind:?} page")),
                 Err(error) => self.refuse(block, error),
             }

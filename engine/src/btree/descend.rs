@@ -61,11 +61,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         level: Level,
         as_root: bool,
     ) -> Arrival {
-        let kind = if level == Level::LEAF {
-            PageKind::Leaf
-        } else {
-            PageKind::Inner
-        };
+        let kind = PageKind::of_level(level);
         if page.level() != level || as_root && !page.has(flag::ROOT) {
             return Arrival::Lost;
         }
@@ -280,6 +276,18 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         hint: Option<BlockNumber>,
         path: &mut Path,
     ) -> Result<S::Shared<'t>> {
+        self.page_shared(Level::LEAF, goal, hint, path)
+    }
+
+    /// The page of a level that contains a goal, share-locked: from a hint to
+    /// the right, or from the root.
+    pub(super) fn page_shared(
+        &self,
+        level: Level,
+        goal: Goal<'_>,
+        hint: Option<BlockNumber>,
+        path: &mut Path,
+    ) -> Result<S::Shared<'t>> {
         let mut hint = hint.filter(|block| block.is_some());
         for _ in 0..RESTARTS_MAX {
             let hinted = hint.is_some();
@@ -288,13 +296,13 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                     block,
                     as_root: false,
                 },
-                None => self.descend(goal, Level::LEAF, path)?,
+                None => self.descend(goal, level, path)?,
             };
             let mut steps = Steps::default();
             loop {
                 let guard = self.store.read(found.block)?;
                 let page = Page::open(&guard, found.block)?;
-                match self.arrive(page, goal, Level::LEAF, found.as_root) {
+                match self.arrive(page, goal, level, found.as_root) {
                     Arrival::Here => return Ok(guard),
                     Arrival::Lost => break,
                     Arrival::Right(next) => {

@@ -1,7 +1,7 @@
 //! Ending a split: the right half's downlink, or a new root above both.
 
 use super::cells::Cells;
-use super::descend::{Found, RESTARTS_MAX};
+use super::descend::{Arrival, RESTARTS_MAX};
 use super::meta::Meta;
 use super::plan::{Fresh, Planner};
 use super::search::{Goal, downlink_slot};
@@ -130,8 +130,13 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         Ok(())
     }
 
-    /// Locks the inner page on a level that contains a position, starting from
-    /// the hint in `path` and finishing splits that it meets.
+    /// Locks the inner page on a level that contains a position: the hint in
+    /// `path` if that is it, else the one that a descent finds, finishing
+    /// splits that it meets.
+    ///
+    /// Neither the hint is waited for nor the remembered root. Both may be older
+    /// than pages that the caller holds, so that the page was unlinked meanwhile
+    /// and used again as one of those.
     pub(super) fn lock_parent(
         &self,
         level: Level,
@@ -139,22 +144,22 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         path: &mut Path,
     ) -> Result<S::Exclusive<'t>> {
         let goal = Goal::at(Target::of(position));
-        let mut hint = path.hint(level);
+        if let Some(block) = path.hint(level)
+            && let Some(guard) = self.store.try_lock(block)?
+        {
+            let page = Page::open(&guard, block)?;
+            if self.arrive(page, goal, level, false) == Arrival::Here
+                && !page.has(flag::INCOMPLETE_SPLIT)
+            {
+                return Ok(guard);
+            }
+        }
         for _ in 0..RESTARTS_MAX {
-            let hinted = hint.is_some();
-            let found = match hint.take() {
-                Some(block) => Found {
-                    block,
-                    as_root: false,
-                },
-                None => self.descend(goal, level, path)?,
-            };
+            self.root.set(None);
+            let found = self.descend(goal, level, path)?;
             if let Some(guard) = self.settle(found, goal, level, path)? {
                 path.remember(level, self.store.block_of(&guard));
                 return Ok(guard);
-            }
-            if !hinted {
-                self.root.set(None);
             }
         }
         Err(self.lost(BlockNumber::META))

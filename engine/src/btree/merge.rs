@@ -1,6 +1,7 @@
-//! Merging a leaf into its right sibling.
+//! Merging a page into its right sibling: a leaf, or an inner page.
 
 use super::cells::Cells;
+use super::descend::RESTARTS_MAX;
 use super::measure::{fence_len, key_len, prefix_for, usable_bytes, used_bytes};
 use super::search::{Goal, downlink_slot};
 use super::split::slot_number;
@@ -9,12 +10,12 @@ use crate::compare::Compare;
 use crate::error::{Error, Result};
 use crate::page::cell::InnerCell;
 use crate::page::op::Ops;
-use crate::page::{Page, PageKind, SLOT_BYTES, flag, key_bytes_max};
+use crate::page::{Page, PageKind, Position, PositionBuf, SLOT_BYTES, flag, key_bytes_max};
 use crate::record::{Record, RecordKind};
 use crate::store::PageStore;
 use crate::types::{BlockNumber, Level, SlotNumber};
 
-/// How full a leaf is, as far as a merge wants to know.
+/// How full a page is, as far as a merge wants to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Filling {
     bytes: usize,
@@ -52,21 +53,40 @@ struct Merged {
 }
 
 impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
-    /// Merges the leaf that contains the target into its right sibling, if
-    /// both have the same parent and together fill at most `MERGE_PERCENT` of
-    /// a page (or one of them is empty). One record; on success the entries
-    /// of the left page stand at the front of the right one, and whoever holds
-    /// a link to the left one moves right. Gives up, rather than wait for a
-    /// better moment, where a neighbour changed meanwhile.
-    ///
-    /// Locks left sibling, leaf, right sibling and parent, in this order.
+    /// Merges the leaf that contains the target into its right sibling: see
+    /// [`Tree::merge_pages`].
     pub fn merge_right(&self, target: Target<'_>) -> Result<bool> {
-        let goal = Goal::at(target);
+        self.merge_pages(Level::LEAF, Goal::at(target))
+    }
+
+    /// Merges the inner page of a level that contains the target into its
+    /// right sibling: see [`Tree::merge_pages`].
+    pub fn merge_inner(&self, level: Level, target: Target<'_>) -> Result<bool> {
+        assert!(level > Level::LEAF, "inner pages stand above the leaves");
+        self.merge_pages(level, Goal::at(target))
+    }
+
+    /// Merges the two pages of a level that meet at a fence: for a fence that
+    /// was one between two parents until those were merged.
+    pub fn merge_at(&self, level: Level, fence: Position<'_>) -> Result<bool> {
+        self.merge_pages(level, Goal::below(fence))
+    }
+
+    /// Merges the page of a level that contains the goal into its right
+    /// sibling, if both have the same parent and together fill at most
+    /// `MERGE_PERCENT` of a page (or, of leaves, one is empty). One record; on
+    /// success the entries or downlinks of the left page stand at the front of
+    /// the right one, and whoever holds a link to the left one moves right.
+    /// Gives up, rather than wait for a better moment, where a neighbour
+    /// changed meanwhile.
+    ///
+    /// Locks left sibling, page, right sibling and parent, in this order.
+    fn merge_pages(&self, level: Level, goal: Goal<'_>) -> Result<bool> {
         let mut path = Path::new();
-        // The leaf is looked at first, for its left sibling has to be locked
+        // The page is looked at first, for its left sibling has to be locked
         // before it is.
         let (outer_block, left_block) = {
-            let guard = self.leaf_shared(goal, None, &mut path)?;
+            let guard = self.page_shared(level, goal, None, &mut path)?;
             let block = self.store.block_of_shared(&guard);
             let page = Page::open(&guard, block)?;
             if !page.right().is_some() {
@@ -78,7 +98,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let mut outer = if outer_block.is_some() {
             let guard = self.store.lock(outer_block)?;
             let page = Page::open(&guard, outer_block)?;
-            if !is_stable_leaf(page) || page.right() != left_block {
+            if !is_stable(page, level) || page.right() != left_block {
                 return Ok(false);
             }
             Some(guard)
@@ -88,7 +108,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let mut left = self.store.lock(left_block)?;
         let left_page = Page::open(&left, left_block)?;
         let right_block = left_page.right();
-        if !is_stable_leaf(left_page) || left_page.left() != outer_block || !right_block.is_some() {
+        if !is_stable(left_page, level) || left_page.left() != outer_block || !right_block.is_some()
+        {
             return Ok(false);
         }
         let mut right = self.store.lock(right_block)?;
@@ -99,7 +120,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                 format!("its left sibling is not {left_block}, which links to it"),
             ));
         }
-        if !is_stable_leaf(right_page) {
+        if !is_stable(right_page, level) {
             return Ok(false);
         }
         let Some(merged) = plan(left_page, left_block, right_page, right_block)? else {
@@ -109,8 +130,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         // downlink as well, or the two have different parents.
         let boundary = left_page
             .high()
-            .ok_or_else(|| Error::corrupt(left_block, "an inner leaf without an upper fence"))?;
-        let mut parent = self.lock_parent(Level(1), boundary, &mut path)?;
+            .ok_or_else(|| Error::corrupt(left_block, "not the last page, but without a fence"))?;
+        let mut parent = self.lock_parent(Level(level.0 + 1), boundary, &mut path)?;
         let parent_block = self.store.block_of(&parent);
         let parent_page = Page::open(&parent, parent_block)?;
         let behind = downlink_slot(parent_page, parent_block, boundary, self.compare)?;
@@ -148,18 +169,46 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             .change(right_block, right_ops)
             .change(parent_block, parent_ops);
         pages.extend([&mut left, &mut right, &mut parent]);
-        // What would have gone to the left leaf goes to the right one now.
-        self.store.leaf_merged(left_block, right_block);
+        if level == Level::LEAF {
+            // What would have gone to the left leaf goes to the right one now.
+            self.store.leaf_merged(left_block, right_block);
+        }
         self.store.commit(&record, &mut pages);
         drop(left);
         self.store.offer(left_block);
         Ok(true)
     }
+
+    /// Where the page of a level that contains the target ends, and how full
+    /// it is. Ends its split, if a crash or an error cut that off.
+    pub fn inner_page(
+        &self,
+        level: Level,
+        target: Target<'_>,
+    ) -> Result<(Option<PositionBuf>, Filling)> {
+        let goal = Goal::at(target);
+        let mut path = Path::new();
+        for _ in 0..RESTARTS_MAX {
+            {
+                let guard = self.page_shared(level, goal, None, &mut path)?;
+                let page = Page::open(&guard, self.store.block_of_shared(&guard))?;
+                if !page.has(flag::INCOMPLETE_SPLIT) {
+                    return Ok((page.high().map(Position::to_buf), Filling::of(page)));
+                }
+            }
+            let found = self.descend(goal, level, &mut path)?;
+            // Whatever comes of it, the page is looked at again.
+            drop(self.settle(found, goal, level, &mut path)?);
+        }
+        Err(self.lost(BlockNumber::META))
+    }
 }
 
-/// A live leaf whose right sibling has a downlink.
-fn is_stable_leaf(page: Page<'_>) -> bool {
-    page.kind() == PageKind::Leaf && !page.has(flag::INCOMPLETE_SPLIT)
+/// A live page of the level whose right sibling has a downlink.
+fn is_stable(page: Page<'_>, level: Level) -> bool {
+    page.kind() == PageKind::of_level(level)
+        && page.level() == level
+        && !page.has(flag::INCOMPLETE_SPLIT)
 }
 
 /// The left page's cells for the front of the right page, if that is wanted
@@ -171,26 +220,31 @@ fn plan(
     right_block: BlockNumber,
 ) -> Result<Option<Merged>> {
     let prefix_len = prefix_for(right, left.low(), right.high());
+    let is_leaf = right.kind() == PageKind::Leaf;
     let count = left.slot_count();
     let mut cells = Cells::new();
     for slot in 0..count {
         // The last one shares the key that the right page begins with, if it
         // is the very same bytes.
         let below = left.slot(slot).key_below
-            || slot + 1 == count
+            || is_leaf
+                && slot + 1 == count
                 && right.slot_count() > 0
                 && is_same(left, slot, left_block, right, right_block)?;
         cells.copy(left, slot, left_block, prefix_len, below)?;
     }
     let moved: usize = cells.iter().map(|(_, cell)| cell.len() + SLOT_BYTES).sum();
+    // Keys get back what the shorter prefix no longer says for them.
+    let given_back = right.prefix_len() - prefix_len;
     let mut stays = 0;
     for slot in 0..right.slot_count() {
         let read = right.slot(slot);
         stays += SLOT_BYTES + read.length as usize;
-        if !read.key_below {
+        if !is_leaf {
+            stays += given_back;
+        } else if !read.key_below {
             let suffix = right.suffix(slot, right_block)?.len();
-            let longer = right.prefix_len() + suffix - prefix_len;
-            stays += key_len(longer) - key_len(suffix);
+            stays += key_len(suffix + given_back) - key_len(suffix);
         }
     }
     let bytes = fence_len(left.low()) + fence_len(right.high()) + moved + stays;

@@ -10,6 +10,7 @@ pub mod check;
 mod descend;
 mod downlink;
 mod insert;
+mod lower;
 mod measure;
 mod merge;
 mod meta;
@@ -39,7 +40,7 @@ pub use search::Target;
 
 /// Percent of a page that an ascending load and a bulk build fill.
 pub const FILL_PERCENT: usize = 90;
-/// Percent of a page that two leaves may fill together to be merged.
+/// Percent of a page that two neighbours may fill together to be merged.
 pub const MERGE_PERCENT: usize = 70;
 
 /// Names of the points at which a test may stop a session (`PageStore::pace`).
@@ -48,8 +49,10 @@ pub mod point {
     pub const SPLIT_BEFORE_DOWNLINK: &str = "btree: split before downlink";
     /// All pages of a merge are locked and nothing has changed.
     pub const MERGE_BEFORE_COMMIT: &str = "btree: merge before commit";
-    /// A leaf was looked at without a lock on its left sibling.
+    /// A page was looked at without a lock on its left sibling.
     pub const MERGE_BEFORE_LOCKS: &str = "btree: merge before locks";
+    /// The root was looked at without a lock on its only child.
+    pub const LOWER_BEFORE_LOCKS: &str = "btree: lower the root before locks";
 }
 
 /// One tree in one page store, as one session uses it.
@@ -75,7 +78,7 @@ pub struct Leaf<'t, S: PageStore + 't> {
 }
 
 /// The inner pages that a descent went through: hints, one for each level.
-/// Inner pages are never deleted, so a hint is at worst too far left.
+/// A hint is locked and verified before it is believed.
 #[derive(Clone, Copy, Debug)]
 struct Path {
     at_level: [BlockNumber; Path::LEVELS],

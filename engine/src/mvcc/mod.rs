@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod chain;
+mod condense;
 pub mod cursor;
 pub mod entries;
 pub mod histories;

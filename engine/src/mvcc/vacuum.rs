@@ -1,5 +1,5 @@
 //! VACUUM of one store: every leaf pruned and frozen, sparse neighbours
-//! merged. Leaves are visited in key order, because entries only ever move to
+//! merged, then the inner pages above them. Leaves are visited in key order, because entries only ever move to
 //! the right (rule 21); no index is looked at, for each store prunes itself.
 
 use super::{Transactions, Versioned};
@@ -23,6 +23,12 @@ pub struct Vacuumed {
     pub dead: u64,
     /// Leaves merged into their right neighbour.
     pub merged: u64,
+    /// Inner pages left in the tree.
+    pub inner: u64,
+    /// Inner pages merged into their right neighbour.
+    pub inner_merged: u64,
+    /// Levels by which the tree became lower.
+    pub lowered: u64,
     /// Pages offered for use again.
     pub offered: u64,
     /// The oldest transaction id left unfrozen anywhere.
@@ -30,7 +36,7 @@ pub struct Vacuumed {
 }
 
 /// The target that finds the leaf which begins at a position, or the first.
-fn beginning(position: &Option<PositionBuf>) -> Target<'_> {
+pub(super) fn beginning(position: &Option<PositionBuf>) -> Target<'_> {
     position
         .as_ref()
         .map_or(Target::First, |at| Target::of(at.as_ref()))
@@ -41,12 +47,12 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// that were too young when they were offered last, and ones that a crash
     /// leaked between extending the relation and formatting the page (rule 32).
     ///
-    /// Blocks are looked at only if there are more of them than leaves visited
-    /// and inner pages can account for: an inner page has dozens of children.
+    /// Blocks are looked at only if there are so many more of them than pages
+    /// were met in the tree that it is worth it.
     fn offer_unused(&self, total: &mut Vacuumed) -> Result<()> {
         let store = self.tree.store;
         let blocks = store.block_count()?;
-        let in_use = 1 + total.leaves - total.merged;
+        let in_use = 1 + total.leaves - total.merged + total.inner;
         if u64::from(blocks) <= in_use + in_use / 20 + 4 {
             return Ok(());
         }
@@ -107,6 +113,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             });
             self.tree.look_near(right);
             if next.is_none() {
+                self.condense(&mut total, &mut pause)?;
                 self.offer_unused(&mut total)?;
                 return Ok(total);
             }

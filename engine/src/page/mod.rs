@@ -75,6 +75,16 @@ pub enum PageKind {
 }
 
 impl PageKind {
+    /// What the pages of a level are.
+    #[inline]
+    pub fn of_level(level: Level) -> PageKind {
+        if level == Level::LEAF {
+            PageKind::Leaf
+        } else {
+            PageKind::Inner
+        }
+    }
+
     /// The kind with this number.
     pub fn from_number(number: u8) -> Option<PageKind> {
         Some(match number {

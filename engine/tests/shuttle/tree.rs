@@ -13,7 +13,8 @@ use engine::page::op::Ops;
 use engine::page::{Page, PositionBuf};
 use engine::record::RecordKind;
 use engine::store::PageStore;
-use engine::{CommandId, Sequence, SlotNumber, Xid};
+
+use engine::{CommandId, Level, Sequence, SlotNumber, Xid};
 
 use crate::schedule::{exhaust, explore, once};
 
@@ -31,6 +32,10 @@ enum Act {
     Put(u32),
     /// Merges the leaf of a key into its right sibling, if they allow it.
     Merge(u32),
+    /// Merges the lowest inner page of a key into its right sibling.
+    MergeParent(u32),
+    /// Makes the root's only child the root.
+    Lower,
     /// Descends to a stable row.
     Find(u32),
     /// Reads everything, upwards or downwards.
@@ -159,6 +164,20 @@ impl Story {
             Put(number) => put(tree, number, NEW_BYTES),
             Merge(near) => {
                 if tree.merge_right(Target::Before(&key(near))).unwrap() {
+                    self.merges.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            MergeParent(near) => {
+                let near = key(near);
+                // The levels may have become fewer meanwhile.
+                if tree.root_level().unwrap() > Level(1)
+                    && tree.merge_inner(Level(1), Target::Before(&near)).unwrap()
+                {
+                    self.merges.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Lower => {
+                if tree.lower_root().unwrap() {
                     self.merges.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -292,6 +311,112 @@ fn sparse(rows: u32) -> Ground {
             stable: (0..rows).map(|nth| nth * 10).collect(),
         }
     })
+}
+
+/// As [`sparse`], with few leaves below each of several parents, and those
+/// below a root.
+fn bare(rows: u32) -> Ground {
+    let ground = sparse(rows);
+    once(move || {
+        let store = MemStore::with_pages(PAGE, &ground.pages);
+        let tree = Tree::new(&store, &Bytewise);
+        for near in &ground.stable {
+            while tree.merge_right(Target::Before(&key(*near))).unwrap() {}
+        }
+        let report = check(&store, &Bytewise).unwrap();
+        assert!(report.depth == 3 && report.inner_pages >= 3, "{report:?}");
+        Ground {
+            pages: store.pages(),
+            stable: ground.stable.clone(),
+        }
+    })
+}
+
+/// As [`bare`], with all inner pages merged: a root with one child.
+fn tall(rows: u32) -> Ground {
+    let ground = bare(rows);
+    once(move || {
+        let store = MemStore::with_pages(PAGE, &ground.pages);
+        let tree = Tree::new(&store, &Bytewise);
+        for near in &ground.stable {
+            let merge = || tree.merge_inner(Level(1), Target::Before(&key(*near)));
+            while merge().unwrap() {}
+        }
+        let report = check(&store, &Bytewise).unwrap();
+        assert!(report.depth == 3 && report.inner_pages == 2, "{report:?}");
+        Ground {
+            pages: store.pages(),
+            stable: ground.stable.clone(),
+        }
+    })
+}
+
+#[test]
+fn an_insertion_that_splits_meets_the_merge_of_its_parents() {
+    let ground = bare(40);
+    // The leaf splits more than once.
+    let puts: [Act; 4] = [Put(101), Put(102), Put(103), Put(104)];
+    let mut merges = 0;
+    for near in [0, 50, 90, 100, 110, 150, 200, 300] {
+        let sessions: [&[Act]; 2] = [&puts, &[MergeParent(near)]];
+        let story = Story::new(&ground, true, &sessions).exhaust(1);
+        merges += story.merges();
+    }
+    assert!(merges > 0, "no inner pages were merged");
+    let merges: [Act; 4] = [
+        MergeParent(50),
+        MergeParent(80),
+        MergeParent(100),
+        Merge(100),
+    ];
+    // With two who split, an inner page must not become a leaf of one while the
+    // other may still take it for an inner page ("Locks" in the README): what
+    // stamps are for.
+    let story = Story::new(&ground, false, &[&puts, &merges, &[Put(51), Put(52)]]).explore();
+    assert!(story.merges() > 0);
+}
+
+#[test]
+fn readers_lose_no_row_while_inner_pages_merge() {
+    let ground = bare(40);
+    let merges: [Act; 4] = [
+        MergeParent(0),
+        MergeParent(100),
+        MergeParent(200),
+        Merge(100),
+    ];
+    for reader in [Find(0), Find(90), Find(390), Up, Down] {
+        let story = Story::new(&ground, true, &[&merges, &[reader]]).exhaust(2);
+        assert!(story.merges() > 0);
+        let sessions: [&[Act]; 3] = [&merges, &[reader], &[Put(91), Put(92), Put(93)]];
+        Story::new(&ground, true, &sessions).explore();
+    }
+}
+
+#[test]
+fn whoever_remembers_a_root_that_is_gone_finds_the_new_one() {
+    let ground = tall(20);
+    // The second one remembers the root from its first act.
+    for reader in [Find(90), Up, Down, Put(91)] {
+        let sessions: [&[Act]; 2] = [&[Lower], &[Find(0), reader]];
+        let story = Story::new(&ground, true, &sessions).exhaust(3);
+        assert!(story.merges() > 0, "the root was never lowered");
+        // The old root becomes another page at once.
+        let writer: [Act; 5] = [Lower, Put(11), Put(12), Put(13), Put(14)];
+        Story::new(&ground, true, &[&writer, &[Find(0), reader]]).explore();
+    }
+}
+
+#[test]
+fn the_root_is_lowered_while_its_child_is_split() {
+    let ground = tall(20);
+    let splits: [Act; 6] = [Put(11), Put(12), Put(13), Put(14), Put(15), Put(16)];
+    let story = Story::new(&ground, true, &[&[Lower], &splits]).exhaust(1);
+    assert!(story.merges() > 0, "the root was never lowered");
+    let others: [Act; 6] = [Put(151), Put(152), Put(153), Put(154), Put(155), Put(156)];
+    let merges: [Act; 4] = [Lower, MergeParent(0), Lower, Merge(100)];
+    let story = Story::new(&ground, false, &[&merges, &splits, &others, &[Up]]).explore();
+    assert!(story.merges() > 0);
 }
 
 #[test]

@@ -47,6 +47,7 @@ fn name(kind: RecordKind) -> &'static CStr {
         RecordKind::Meta => c"META",
         RecordKind::Confirm => c"CONFIRM",
         RecordKind::RowChange => c"ROW_CHANGE",
+        RecordKind::LowerRoot => c"LOWER_ROOT",
     }
 }
 

@@ -8,7 +8,7 @@ use crate::btree::search::compare_positions;
 use crate::btree::{Bulk, RunEntry};
 use crate::page::op::Ops;
 use crate::page::{Position, cell_bytes_max, key_bytes_max};
-use crate::types::SlotNumber;
+use crate::types::{Level, SlotNumber};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -20,6 +20,9 @@ enum Step {
     /// Removes the entries of a leaf that the bits say, freezes the others.
     Prune(Vec<u8>, u64),
     Merge(Vec<u8>),
+    /// Of inner pages of a level.
+    MergeInner(u8, Vec<u8>),
+    Lower,
     /// Consecutive new keys.
     Run(Vec<u8>, u8, usize),
     Look(Vec<u8>),
@@ -58,6 +61,8 @@ fn steps(page_size: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => (a_key(longest), 3u32..9).prop_map(|(key, holder)| Step::Lock(key, holder)),
         4 => (a_key(longest), any::<u64>()).prop_map(|(key, bits)| Step::Prune(key, bits)),
         5 => a_key(longest).prop_map(Step::Merge),
+        3 => (1u8..4, a_key(longest)).prop_map(|(level, key)| Step::MergeInner(level, key)),
+        1 => Just(Step::Lower),
         2 => (a_key(longest - 2), 1u8..30, 0..page_size / 16)
             .prop_map(|(key, count, size)| Step::Run(key, count, size)),
         3 => a_key(longest).prop_map(Step::Look),
@@ -128,6 +133,14 @@ impl<C: Compare> Model<'_, C> {
             Step::Prune(key, bits) => self.prune(tree, key, *bits),
             Step::Merge(key) => {
                 tree.merge_right(Target::Before(key)).unwrap();
+            }
+            Step::MergeInner(level, key) if *level <= tree.root_level().unwrap().0 => {
+                tree.merge_inner(Level(*level), Target::Before(key))
+                    .unwrap();
+            }
+            Step::MergeInner(..) => {}
+            Step::Lower => {
+                tree.lower_root().unwrap();
             }
             Step::Run(key, count, size) => self.run(tree, key, *count, *size),
             Step::Look(key) => self.look(tree, key),

@@ -8,7 +8,7 @@ use crate::page::op::Ops;
 use crate::predicate::Predicates;
 use crate::record::Record;
 use crate::store::Hint;
-use crate::types::SlotNumber;
+use crate::types::{Level, SlotNumber};
 use std::sync::atomic::{AtomicU32, Ordering as Atomic};
 
 /// A store that runs out of space.
@@ -238,18 +238,31 @@ fn merge_survives_a_crash_at_every_record() {
 
 #[test]
 fn a_standby_reader_sees_every_row_once_between_any_two_applications() {
-    let store = ordered_store(256);
+    let store = ordered_store(512);
     store.set_recyclable_before(u64::MAX);
     let tree = Tree::new(&store, &Bytewise);
     for number in 0..40 {
         put(&tree, put_head(1), &number_key(number * 10), &[7; 9]).unwrap();
     }
     let loaded = store.log_end();
+    let (mut inner_merges, mut lowered) = (0, 0);
     for nth in 0..200 {
         let number = scrambled(nth) % 400;
         if !number.is_multiple_of(10) {
             let newest = put_head(u64::from(nth) + 2);
             put(&tree, newest, &number_key(number), &[9; 30]).unwrap();
+        }
+        // Now and then there are many, and then none: levels come and go.
+        if nth % 60 == 10 {
+            for number in (0..400u32).filter(|number| !number.is_multiple_of(10)) {
+                let newest = put_head(1000 + u64::from(nth));
+                put(&tree, newest, &number_key(number), &[9; 30]).unwrap();
+            }
+        }
+        if nth % 60 == 40 {
+            for number in 0..400 {
+                prune_all_but_tens(&tree, number, 400);
+            }
         }
         if nth % 3 == 0 {
             prune_all_but_tens(&tree, scrambled(nth + 1000) % 400, 400);
@@ -257,9 +270,20 @@ fn a_standby_reader_sees_every_row_once_between_any_two_applications() {
                 tree.merge_right(Target::Before(&number_key(number)))
                     .unwrap();
             }
+            for number in (0..400).step_by(50) {
+                let near = number_key(number);
+                for level in 1..tree.root_level().unwrap().0 {
+                    inner_merges += u32::from(
+                        tree.merge_inner(Level(level), Target::Before(&near))
+                            .unwrap(),
+                    );
+                }
+            }
+            lowered += u32::from(tree.lower_root().unwrap());
         }
     }
     assert!(checked(&store, &Bytewise).deleted_pages > 0);
+    assert!(inner_merges > 0 && lowered > 0, "{inner_merges} {lowered}");
     let expected: Vec<u32> = (0..40).map(|number| number * 10).collect();
     for seed in 0..12u32 {
         let mut state = seed;
@@ -369,8 +393,9 @@ fn a_merge_needs_one_parent_and_little_on_both_leaves() {
         }
     }
     let after = checked(&store, &Bytewise);
-    // One leaf remains for each lowest inner page.
+    // One leaf remains for each lowest inner page, until those merge.
     assert_eq!(after.inner_pages, before.inner_pages);
+    assert_eq!(after.depth, before.depth);
     assert!(after.leaf_pages < before.leaf_pages / 2);
     assert_eq!(after.deleted_pages, before.leaf_pages - after.leaf_pages);
     // What is deleted is used again once it may be, and not before.
