@@ -28,6 +28,10 @@ pub unsafe extern "C-unwind" fn _PG_init() {
         organize: am::by_primary_key::<am::Iot>,
         disorganize: am::by_row_id::<am::Iot>,
     });
+    pg::sweep::set(pg::sweep::Sweeper {
+        pass: am::pass::<am::Iot>,
+        end: am::end::<am::Iot>,
+    });
     pg::row::init();
     // SAFETY: the server calls this once, at its start, in its only thread.
     unsafe {

@@ -162,6 +162,13 @@ impl TableAm for Iot {
         })
     }
 
+    fn end_run(&self, writer: Writer, rows: &[VersionId<'_>], near: BlockNumber) -> Result<usize> {
+        self.0.with(|v| {
+            v.tree.look_near(near);
+            v.end_run(writer, rows)
+        })
+    }
+
     fn lock(
         &self,
         writer: Writer,

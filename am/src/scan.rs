@@ -3,6 +3,7 @@
 use crate::open::open_with;
 use crate::parallel;
 use crate::row_handle;
+use crate::sweep::Sweep;
 use crate::table_am::TableAm;
 use engine::mvcc::Snapshot as _;
 use engine::mvcc::batch::{Batch, Row};
@@ -47,6 +48,8 @@ pub struct ScanState<A: TableAm> {
     pub sample_next: u32,
     /// How far into the table the block at hand is, of `u32::MAX`.
     pub rank: u32,
+    /// Where a sweep stands; it uses the batch, and not the cursor.
+    pub sweep: Sweep,
     /// The ring through which a large scan reads.
     strategy: pg_sys::BufferAccessStrategy,
 }
@@ -113,6 +116,7 @@ pub unsafe extern "C-unwind" fn begin<A: TableAm>(
             handles,
             plain: !handles && pscan.is_null() && judge.is_stable(),
             fresh: Batch::default(),
+            sweep: Sweep::default(),
             snapshot: judge,
             strategy,
         };
@@ -171,6 +175,7 @@ pub unsafe extern "C-unwind" fn rescan<A: TableAm>(
     state.fresh.clear();
     state.next = 0;
     state.sample_next = 0;
+    state.sweep = Sweep::default();
 }
 
 /// The `scan_getnextslot` callback.

@@ -133,6 +133,11 @@ pub trait TableAm: Sized + 'static {
         note: &mut dyn FnMut(Option<&[u8]>),
     ) -> Result<Outcome>;
 
+    /// Ends rows that were read from the block `near`, in ascending order of
+    /// their keys: as many from the front as one step takes, and none that
+    /// needs [`TableAm::supersede`]'s closer look.
+    fn end_run(&self, writer: Writer, rows: &[VersionId<'_>], near: BlockNumber) -> Result<usize>;
+
     /// Takes a row lock on a version last seen `near`.
     fn lock(
         &self,

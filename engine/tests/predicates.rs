@@ -276,6 +276,24 @@ impl<C: Compare> World<C> {
         }
     }
 
+    /// Deletes rows as a sweep does: as far as nobody is at them.
+    fn sweep(&mut self, running: &Running, first: u8, count: u8) {
+        let writer = Writer {
+            xid: running.xid,
+            cid: running.session.cid(),
+        };
+        let keys: Vec<u8> = (first..KEYS).take(usize::from(count)).collect();
+        let found: Vec<_> = keys
+            .iter()
+            .filter_map(|key| Some((*key, self.look_up(running, *key)?)))
+            .collect();
+        let rows: Vec<_> = found.iter().map(|(_, id)| id.as_ref()).collect();
+        let done = self.with(&running.session, running.xid, |v| v.end_run(writer, &rows));
+        for (key, id) in &found[..done] {
+            self.written(running, *key, Some(id.sequence), true);
+        }
+    }
+
     fn lock(&mut self, running: &Running, key: u8, strength: u8) {
         let Some(id) = self.look_up(running, key) else {
             return;
@@ -371,6 +389,7 @@ enum Step {
     Write(u8, u8, bool, u8),
     Insert(u8, u8),
     Fill(u8, u8, u8),
+    Sweep(u8, u8, u8),
     Lock(u8, u8, u8),
     End(u8, bool),
     Vacuum,
@@ -387,6 +406,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(s, k, delete, length)| Step::Write(s, k, delete, length)),
         4 => (session.clone(), key.clone()).prop_map(|(s, k)| Step::Insert(s, k)),
         2 => (session.clone(), 0..KEYS, 1u8..12).prop_map(|(s, k, n)| Step::Fill(s, k, n)),
+        2 => (session.clone(), 0..KEYS, 1u8..12).prop_map(|(s, k, n)| Step::Sweep(s, k, n)),
         1 => (session.clone(), key, 0u8..4).prop_map(|(s, k, n)| Step::Lock(s, k, n)),
         5 => (session, prop::bool::weighted(0.8)).prop_map(|(s, well)| Step::End(s, well)),
         1 => Just(Step::Vacuum),
@@ -411,6 +431,7 @@ fn live<C: Compare>(compare: C, steps: Vec<Step>) -> World<C> {
             | Step::Write(session, ..)
             | Step::Insert(session, ..)
             | Step::Fill(session, ..)
+            | Step::Sweep(session, ..)
             | Step::Lock(session, ..) => session,
         };
         let running = world.transaction(session);
@@ -429,6 +450,7 @@ fn live<C: Compare>(compare: C, steps: Vec<Step>) -> World<C> {
             Step::Write(_, key, delete, length) => world.write(&running, key, delete, length),
             Step::Insert(_, key) => world.insert(&running, key),
             Step::Fill(_, first, count) => world.fill(&running, first, count),
+            Step::Sweep(_, first, count) => world.sweep(&running, first, count),
             Step::Lock(_, key, strength) => world.lock(&running, key, strength),
             Step::End(..) | Step::Vacuum => unreachable!("done above"),
         }

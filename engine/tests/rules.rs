@@ -1068,3 +1068,51 @@ fn rule_43_a_settled_leaf_says_so_until_it_is_written_to() {
     assert_eq!(entries, 39);
     db.check();
 }
+
+#[test]
+fn rule_43_rows_of_a_leaf_end_in_one_record_up_to_one_that_somebody_is_at() {
+    let db = Db::new(8192);
+    let ids: Vec<_> = (0..40u8).map(|n| db.row(&[n; 4], &[n; 12])).collect();
+    let mut other = db.world.session();
+    other.begin();
+    assert!(matches!(
+        db.lock(&other, &ids[5], Strength::KeyShare),
+        Outcome::Done(_)
+    ));
+    let newer = db.update(&other, &ids[9], b"theirs");
+    let mut mine = db.world.session();
+    mine.begin();
+    let own = db.update(&mine, &ids[12], b"mine");
+    mine.next_command();
+    let rows: Vec<_> = ids.iter().map(VersionIdBuf::as_ref).collect();
+    let end = |from: usize| {
+        let log = db.store.log_end();
+        let ended = db.with(&mine, |db| {
+            db.end_run(writer(&mine), &rows[from..]).unwrap()
+        });
+        let records = records(&db.store).len();
+        (ended, db.store.log_end() != log, records)
+    };
+    let before = records(&db.store).len();
+    assert_eq!(end(0), (5, true, before + 1), "one record for five rows");
+    assert_eq!(end(5), (0, false, before + 1), "a row lock is in the way");
+    assert_eq!(end(6), (3, true, before + 2), "up to an update that runs");
+    assert_eq!(end(9), (0, false, before + 2));
+    // What was read is the version before an own one: not this row's newest.
+    assert_eq!(end(10), (2, true, before + 3));
+    assert_eq!(end(12), (0, false, before + 3));
+    // An own version of an earlier command is like any other.
+    let ended = db.with(&mine, |db| {
+        db.end_run(writer(&mine), &[own.as_ref()]).unwrap()
+    });
+    assert_eq!(ended, 1);
+    assert_eq!(end(13).0, 27, "to the end of the rows");
+    other.commit();
+    mine.commit();
+    let left: Vec<u8> = (0..40).filter(|n| db.get(&[*n; 4]).is_some()).collect();
+    assert_eq!(left, [5, 9]);
+    assert_eq!(db.get(&newer.key).as_deref(), Some(&b"theirs"[..]));
+    db.check();
+    db.vacuum();
+    assert_eq!(db.entries().iter().map(Vec::len).sum::<usize>(), 2);
+}

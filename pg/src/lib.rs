@@ -23,6 +23,7 @@ pub mod shmem;
 pub mod slot;
 pub mod sort;
 pub mod store;
+pub mod sweep;
 pub mod toast;
 pub mod unguarded;
 pub mod version;

@@ -16,7 +16,9 @@
 #include "access/xlog.h"
 #include "access/xloginsert.h"
 #include "access/xlogutils.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "replication/decode.h"
 #include "replication/snapbuild.h"
 #include "storage/bufmgr.h"
@@ -361,6 +363,44 @@ void
 rowref_mask_lsn_and_checksum(char *page)
 {
 	mask_page_lsn_and_checksum(page);
+}
+
+/* ---- sweeps: sweep.rs ---- */
+
+/* Whether a row satisfies a scan node's condition.  Errors pass by. */
+bool
+rowref_passes(PlanState *node, TupleTableSlot *row)
+{
+	ExprContext *econtext = node->ps_ExprContext;
+
+	ResetExprContext(econtext);
+	econtext->ecxt_scantuple = row;
+	if (ExecQual(node->qual, econtext))
+		return true;
+	InstrCountFiltered1(node, 1);
+	return false;
+}
+
+/* What a scan node makes of a row.  Errors pass by. */
+TupleTableSlot *
+rowref_project(PlanState *node, TupleTableSlot *row)
+{
+	ExprContext *econtext = node->ps_ExprContext;
+
+	if (node->ps_ProjInfo == NULL)
+		return row;
+	ResetExprContext(econtext);
+	econtext->ecxt_scantuple = row;
+	return ExecProject(node->ps_ProjInfo);
+}
+
+/* Guarded.  Counts rows deleted, at least one. */
+void
+rowref_count_deletes(Relation rel, int64 rows)
+{
+	pgstat_count_heap_delete(rel);
+	if (rel->pgstat_info != NULL && rel->pgstat_info->trans != NULL)
+		rel->pgstat_info->trans->tuples_deleted += rows - 1;
 }
 
 /* ---- shared memory ---- */

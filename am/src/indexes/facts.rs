@@ -202,6 +202,15 @@ pub unsafe fn indexes_of(table: pg_sys::Relation) -> Rc<TableIndexes> {
     }
 }
 
+/// Whether a table that is locked for writing has no stored indexes.
+///
+/// # Safety
+/// `table` is open.
+pub unsafe fn has_none(table: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { indexes_of(table).indexes.is_empty() }
+}
+
 /// Finds out about a table's indexes. If they change meanwhile, what was found
 /// is not kept, and the caller comes again.
 unsafe fn find(table: pg_sys::Relation) {

@@ -203,7 +203,19 @@ pub fn lower_bound(
     target: Target<'_>,
     compare: &impl Compare,
 ) -> Result<usize> {
-    Probe::new(page, target, compare).partition(page, block, 0, Ordering::is_lt)
+    lower_bound_from(page, block, 0, target, compare)
+}
+
+/// As [`lower_bound`], where all slots before `from` are known to lie before
+/// the target.
+pub fn lower_bound_from(
+    page: Page<'_>,
+    block: BlockNumber,
+    from: usize,
+    target: Target<'_>,
+    compare: &impl Compare,
+) -> Result<usize> {
+    Probe::new(page, target, compare).partition(page, block, from, Ordering::is_lt)
 }
 
 /// The slot of an inner page at which a downlink for this position belongs.

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod chain;
 mod condense;
 pub mod cursor;
+pub mod end;
 pub mod entries;
 pub mod histories;
 pub mod index;

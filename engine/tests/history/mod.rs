@@ -34,6 +34,8 @@ pub enum Step {
     /// Inserts or deletes a range of keys.
     Fill(u8, u8, u8),
     Clear(u8, u8, u8),
+    /// Deletes a range of keys as a sweep does, those of a leaf together.
+    Sweep(u8, u8, u8),
     /// Key change: a Moved at the old key, a Put at the new one.
     Move(u8, u8, u8),
     Lock(u8, u8, u8),
@@ -62,7 +64,8 @@ pub fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> 
         1 => session.clone().prop_map(Step::Begin),
         6 => (session.clone(), prop::bool::weighted(0.8)).prop_map(|(s, well)| Step::End(s, well)),
         2 => (session.clone(), 0..KEYS, 1u8..12).prop_map(|(s, k, count)| Step::Fill(s, k, count)),
-        1 => (session, 0..KEYS, 1u8..20).prop_map(|(s, k, count)| Step::Clear(s, k, count)),
+        1 => (session.clone(), 0..KEYS, 1u8..20).prop_map(|(s, k, n)| Step::Clear(s, k, n)),
+        1 => (session, 0..KEYS, 1u8..20).prop_map(|(s, k, n)| Step::Sweep(s, k, n)),
         1 => prop::bool::weighted(0.2).prop_map(|yes| if yes { Step::Checkpoint } else { Step::Vacuum }),
     ];
     prop::collection::vec(step, count)
@@ -296,6 +299,7 @@ impl History {
                     self.step(&Step::Delete(*session, number));
                 }
             }
+            Step::Sweep(session, from, count) => self.sweep(*session, *from, *count),
             Step::Move(session, number, to) if number != to => {
                 self.move_row(*session, *number, *to);
             }
@@ -414,6 +418,44 @@ impl History {
                 Outcome::Done(_) => vec![(key, None)],
                 _ => vec![],
             }
+        });
+    }
+
+    fn sweep(&mut self, session: u8, from: u8, count: u8) {
+        self.write(session, |versioned, writer, snapshot| {
+            let ids: Vec<_> = (from..(from + count).min(KEYS))
+                .filter_map(|number| named(versioned, snapshot, &key(number)))
+                .collect();
+            let rows: Vec<_> = ids.iter().map(VersionIdBuf::as_ref).collect();
+            let (mut effects, mut at) = (Vec::new(), 0);
+            while at < rows.len() {
+                // Nobody is at a row in front of whose version nothing stands.
+                let free = |row: &VersionId<'_>| {
+                    versioned.all_under(row.key).unwrap()[0].head.sequence == row.sequence
+                };
+                let free_rows = rows[at..].iter().take_while(|row| free(row)).count();
+                let ended = versioned.end_run(writer, &rows[at..]).unwrap();
+                assert!(ended <= free_rows, "it stops before a row somebody is at");
+                effects.extend(
+                    rows[at..at + ended]
+                        .iter()
+                        .map(|row| (row.key.to_vec(), None)),
+                );
+                at += ended;
+                if ended == 0 {
+                    let successor = Successor {
+                        kind: EntryKind::Tombstone,
+                        keys_updated: true,
+                        body: &[],
+                    };
+                    let outcome = versioned.supersede(writer, rows[at], successor, |_| true);
+                    if let Outcome::Done(_) = outcome.unwrap() {
+                        effects.push((rows[at].key.to_vec(), None));
+                    }
+                    at += 1;
+                }
+            }
+            effects
         });
     }
 

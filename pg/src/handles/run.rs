@@ -15,6 +15,7 @@ use rowref::handle::{LeaseMode, ScopeId};
 use super::{memory_limit_bytes, plan, with_table};
 use crate::conflict;
 use crate::hook;
+use crate::sweep;
 use crate::xact::{SubtransactionEvent, on_subtransaction_event};
 
 /// How long somebody may come back for a row by its tid.
@@ -273,6 +274,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
             None => hook::standard_ExecutorStart(query, flags),
         }
         conflict::prepare(query, flags);
+        sweep::prepare(query, flags, needs);
         if needs != Needs::NOTHING {
             let limit = memory_limit_bytes();
             with_table(|table| {
