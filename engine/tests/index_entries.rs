@@ -8,6 +8,7 @@ use engine::btree::Tree;
 use engine::btree::check::check;
 use engine::compare::Compare;
 use engine::mem::{MemStore, TestSession, TestTransactions};
+use engine::mvcc::end_entries::Ending;
 use engine::mvcc::index::{Admission, Before, Uniqueness};
 use engine::mvcc::scan::Direction;
 use engine::mvcc::settle::Entered;
@@ -28,6 +29,9 @@ enum Step {
     Put(usize, u8, u8, u8),
     /// The row's entry ends.
     End(usize, u8, u8),
+    /// All live entries of some rows end at once; or all in which the session
+    /// may write, live or not.
+    EndMany(usize, u8, u8, bool),
     Finish(usize, bool),
     Vacuum,
 }
@@ -37,6 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => (session.clone(), 0u8..3, 0u8..40, 0u8..3).prop_map(|(s, c, r, d)| Step::Put(s, c, r, d)),
         8 => (session.clone(), 0u8..3, 0u8..40).prop_map(|(s, c, r)| Step::End(s, c, r)),
+        2 => (session.clone(), 0u8..40, 1u8..40, prop::bool::weighted(0.8))
+            .prop_map(|(s, r, n, l)| Step::EndMany(s, r, n, l)),
         3 => (session, any::<bool>()).prop_map(|(s, ok)| Step::Finish(s, ok)),
         1 => Just(Step::Vacuum),
     ]
@@ -198,6 +204,41 @@ impl Bench {
         }
     }
 
+    fn end_many(&mut self, by: usize, from: u8, rows: u8, only_live: bool) {
+        let entries: Vec<(u8, u8)> = (0..3)
+            .flat_map(|of| (from..from.saturating_add(rows)).map(move |row| (of, row)))
+            .filter(|(_, row)| self.may_write(by, *row))
+            .filter(|(of, row)| !only_live || self.is_live(*of, *row))
+            .collect();
+        let keys: Vec<_> = entries.iter().map(|(of, row)| key(*of, *row)).collect();
+        let session = &self.sessions[by];
+        let writer = Writer {
+            xid: session.xid(),
+            cid: session.cid(),
+        };
+        let ending = |nth: usize| Ending {
+            writer,
+            key: &keys[nth],
+        };
+        let mut told = 0;
+        let ended = self
+            .with(session, |v| {
+                v.end_index_entries(keys.len(), ending, |done| {
+                    assert!(done > told, "it goes on");
+                    told = done;
+                })
+            })
+            .unwrap();
+        assert_eq!(told, ended);
+        let live = entries
+            .iter()
+            .take_while(|(of, row)| self.is_live(*of, *row));
+        assert_eq!(ended, live.count(), "rule 14");
+        for (of, row) in &entries[..ended] {
+            self.note(by, *of, *row, EntryKind::Tombstone);
+        }
+    }
+
     fn finish(&mut self, by: usize, commits: bool) {
         let session = &mut self.sessions[by];
         if commits {
@@ -262,6 +303,7 @@ proptest! {
             match step {
                 Step::Put(by, of, row, demanded) => bench.put(by, of, row, demanded),
                 Step::End(by, of, row) => bench.end(by, of, row),
+                Step::EndMany(by, from, rows, live) => bench.end_many(by, from, rows, live),
                 Step::Finish(by, commits) => bench.finish(by, commits),
                 Step::Vacuum => bench.vacuum(),
             }
@@ -430,4 +472,43 @@ fn rule_17_what_a_snapshot_sees_in_the_index_is_made_equal_to_the_table() {
     bench.vacuum();
     assert_eq!(check(&*bench.store, &bench.order).unwrap().problems, []);
     assert_eq!(seen(&bench), [1, 4, 5, 7, 8]);
+}
+
+/// One record and one lock serve as many entries as stand on one leaf.
+#[test]
+fn entries_that_end_together_share_their_leaves_records() {
+    let mut bench = Bench::new(true);
+    for row in 0..120 {
+        bench.put(0, 1, row, 1);
+    }
+    bench.finish(0, true);
+    let leaves = check(&*bench.store, &bench.order).unwrap().leaf_pages as usize;
+    assert!(leaves > 5, "{leaves} leaves");
+    let before = bench.store.log_end().0;
+    // Every fourth: some of each leaf.
+    let rows: Vec<Vec<u8>> = (0..120).step_by(4).map(|row| key(1, row)).collect();
+    let session = &bench.sessions[1];
+    let writer = Writer {
+        xid: session.xid(),
+        cid: session.cid(),
+    };
+    let ending = |nth: usize| Ending {
+        writer,
+        key: &rows[nth],
+    };
+    let ended = bench
+        .with(session, |v| v.end_index_entries(rows.len(), ending, |_| {}))
+        .unwrap();
+    assert_eq!(ended, rows.len());
+    let records = (bench.store.log_end().0 - before) as usize;
+    assert!(
+        records < rows.len(),
+        "{records} records for {} entries",
+        rows.len()
+    );
+    for row in (0..120).step_by(4) {
+        bench.note(1, 1, row, EntryKind::Tombstone);
+    }
+    bench.finish(1, true);
+    bench.audit();
 }

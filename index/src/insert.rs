@@ -18,6 +18,7 @@ use pg::handles;
 use pg::memory::in_temporary_context;
 use pg::needs_put::needs_put;
 use pg::open::OpenIndex;
+use pg::pending;
 use pg::xact::wait_for_inserter;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -75,6 +76,8 @@ pub unsafe fn insert(what: &Insertion) -> bool {
                 None,
             )
         };
+        // The entry may be one that this command has ended and not yet told so.
+        pending::settle((*what.index).rd_id);
         thread_local!(static ROOM: RefCell<Room> = RefCell::default());
         // Taken out while it is used: a comparison function may lead back here.
         let mut room = ROOM.take();

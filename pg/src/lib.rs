@@ -17,6 +17,7 @@ pub mod memory;
 pub mod needs_put;
 pub mod open;
 pub mod organize;
+pub mod pending;
 pub mod row;
 pub mod shared_place;
 pub mod shmem;

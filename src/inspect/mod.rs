@@ -67,6 +67,8 @@ impl Opened {
         pg::shmem::require_preloaded();
         // SAFETY: in a transaction; an oid that is no relation is an ERROR.
         unsafe {
+            // What is looked at is what the transaction has made of it so far.
+            pg::pending::settle_all();
             let open = pg_sys::relation_open(relation, lock);
             let is_index = (*(*open).rd_rel).relkind as u8 == pg_sys::RELKIND_INDEX
                 && Some((*(*open).rd_rel).relam) == pg::ddl::index_am_oid()

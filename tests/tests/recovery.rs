@@ -69,6 +69,55 @@ fn committed_rows_survive_kill9_of_the_server_and_uncommitted_ones_do_not() -> R
     cluster.finish()
 }
 
+/// Entries of deleted rows end a little later than the rows: killed in between,
+/// the deletion has not happened in any index.
+#[test]
+fn a_deletion_that_is_killed_between_rows_and_index_entries_has_not_happened() -> Result<()> {
+    let mut cluster = start()?;
+    let mut client = cluster.connect("postgres")?;
+    create(&mut client)?;
+    each(
+        &mut client,
+        &[
+            "create index t_v on t (v)",
+            "create index t_pad on t (pad, v)",
+            "insert into t select i, i % 100, 'p' || i from generate_series(1, 20000) i",
+            "delete from t where k % 10 = 0",
+            "create function deletes() returns void language plpgsql as $$
+             begin
+                 delete from t where k % 3 = 0;
+                 perform pg_sleep(600);
+             end $$",
+            // Some are settled for want of memory, and some are not.
+            "alter system set work_mem = '64kB'",
+            "select pg_reload_conf()",
+        ],
+    )?;
+    let mut victim = cluster.connect("postgres")?;
+    let sleeper = std::thread::spawn(move || victim.batch_execute("select deletes()"));
+    let asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+    while number(&mut client, asleep)? == 0 {
+        std::thread::yield_now();
+    }
+    // Carries the running transaction's records to disk.
+    client.batch_execute("insert into t values (-1, 0, 'last')")?;
+    cluster.kill9_server()?;
+    assert!(sleeper.join().expect("the thread ends").is_err());
+    cluster.start_server()?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute("set enable_seqscan = off; set enable_bitmapscan = off")?;
+    for counted in ["v >= 0", "pad >= ''", "k > -2"] {
+        let query = format!("select count(*) from t where {counted}");
+        assert_eq!(number(&mut client, &query)?, 18001, "{counted}");
+    }
+    assert_sound(&mut client)?;
+    if rowref_tests::access_method() != "heap" {
+        let problems = "select count(*) from rowref.verify('t', true)";
+        assert_eq!(number(&mut client, problems)?, 0);
+    }
+    cluster.finish()
+}
+
 #[test]
 fn killing_a_backend_loses_nothing_of_the_others() -> Result<()> {
     let mut cluster = start()?;

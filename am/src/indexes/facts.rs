@@ -7,8 +7,10 @@ use std::rc::Rc;
 
 use pg::evaluate::Evaluator;
 use pg::open::storage_of;
-use pg::row::IndexStorage;
+use pg::pending::PlainIndex;
+use pg::row::{IndexLayout, IndexStorage};
 use pg::slot;
+use pg::store::file_number;
 use pg::xact::{
     SubtransactionEvent, TransactionEvent, on_subtransaction_event, on_transaction_event,
 };
@@ -22,6 +24,9 @@ pub struct IndexFacts {
     pub index: pg_sys::Oid,
     /// Whether it holds all rows; one that is being built may lack some.
     pub is_valid: bool,
+    /// What its entries are made of, if they may end a little later than their
+    /// rows: whole, and nothing is checked by it.
+    late: Option<(Rc<IndexLayout>, u32)>,
     /// The table's columns, from 0, that its columns, expressions and
     /// predicate look at, in ascending order.
     columns: Box<[usize]>,
@@ -290,13 +295,46 @@ unsafe fn facts_of(table: pg_sys::Relation, index: pg_sys::Relation) -> IndexFac
         IndexFacts {
             index: (*index).rd_id,
             is_valid: (*(*index).rd_index).indisvalid,
+            late: late_of(index),
             columns: columns.into(),
             evaluator: Cell::new(Some(Evaluator::new(info))),
         }
     }
 }
 
+/// See [`IndexFacts::late`].
+///
+/// # Safety
+/// `index` is open.
+unsafe fn late_of(index: pg_sys::Relation) -> Option<(Rc<IndexLayout>, u32)> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let form = &*(*index).rd_index;
+        let is_plain = form.indisvalid
+            && form.indisready
+            && form.indislive
+            && !form.indisunique
+            && !form.indisexclusion;
+        match storage_of(index) {
+            IndexStorage::Stored(layout) if is_plain => Some((layout, file_number(index))),
+            _ => None,
+        }
+    }
+}
+
 impl IndexFacts {
+    /// The index as one whose entries may end a little later than their rows,
+    /// if it is one.
+    #[inline]
+    pub fn late(&self, table: pg_sys::Oid) -> Option<PlainIndex<'_>> {
+        self.late.as_ref().map(|(layout, file)| PlainIndex {
+            index: self.index,
+            table,
+            file: *file,
+            layout,
+        })
+    }
+
     /// Whether it looks at a column that `changed` knows to differ.
     #[inline]
     pub fn looks_at(&self, mut changed: impl FnMut(usize) -> bool) -> bool {
@@ -306,20 +344,21 @@ impl IndexFacts {
     /// Works with its columns made ready.
     ///
     /// # Safety
-    /// `index` is this index, open.
-    pub unsafe fn evaluating<R>(
-        &self,
-        index: pg_sys::Relation,
-        work: impl FnOnce(&mut Evaluator) -> R,
-    ) -> R {
+    /// The index is locked.
+    pub unsafe fn evaluating<R>(&self, work: impl FnOnce(&mut Evaluator) -> R) -> R {
         if let Some(mut evaluator) = self.evaluator.take() {
             // After an ERROR it is not used again: it may have stopped midway.
             let result = work(&mut evaluator);
             self.evaluator.set(Some(evaluator));
             return result;
         }
-        // SAFETY: the index is open.
-        let mut evaluator = unsafe { Evaluator::new(pg_sys::BuildIndexInfo(index)) };
+        // SAFETY: the index is locked, and open while it is described.
+        let mut evaluator = unsafe {
+            let index = pg_sys::index_open(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let evaluator = Evaluator::new(pg_sys::BuildIndexInfo(index));
+            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            evaluator
+        };
         let result = work(&mut evaluator);
         evaluator.rest();
         result

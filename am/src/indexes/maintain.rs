@@ -13,6 +13,7 @@ use pg::error::{self, OrRaise};
 use pg::evaluate::{Evaluator, IndexValues};
 use pg::memory::in_temporary_context;
 use pg::open::OpenIndex;
+use pg::pending::{self, PlainIndex};
 use pg::row::{IndexLayout, TableLayout, same_image};
 use pg::slot;
 use pgrx::pg_sys;
@@ -43,10 +44,24 @@ pub unsafe fn deleted<A: TableAm>(table: &A, relation: pg_sys::Relation, old: Re
             return;
         }
         with_old_row(&facts, table, relation, old, |row, version| {
+            let table = (*relation).rd_id;
+            let is_late = pending::is_open();
+            if is_late {
+                in_temporary_context(|| {
+                    for of in &facts.indexes {
+                        if let Some(plain) = of.late(table) {
+                            end_late(of, plain, old, row);
+                        }
+                    }
+                });
+            }
             for of in &facts.indexes {
+                if is_late && of.late(table).is_some() {
+                    continue;
+                }
                 with_index(of, relation, |index| {
                     let mut before = Entry::default();
-                    let had = of.evaluating(index.store().relation(), |evaluator| {
+                    let had = of.evaluating(|evaluator| {
                         before.make(evaluator, index.layout(), row, old.id.key)
                     });
                     if had {
@@ -55,6 +70,31 @@ pub unsafe fn deleted<A: TableAm>(table: &A, relation: pg_sys::Relation, old: Re
                 });
             }
         });
+    }
+}
+
+/// Has the entry of a deleted row ended together with others.
+///
+/// # Safety
+/// `pending::is_open`; the slot holds the row, and no page is locked.
+unsafe fn end_late(
+    of: &IndexFacts,
+    plain: PlainIndex<'_>,
+    old: Replaced<'_>,
+    row: *mut pg_sys::TupleTableSlot,
+) {
+    let mut values = IndexValues::default();
+    // SAFETY: the caller's promise. Nothing that the key is made of is used
+    // once it is there.
+    unsafe {
+        let had = of.evaluating(|evaluator| evaluator.evaluate(row, &mut values));
+        if had {
+            let (values, isnull) = (&values.values, &values.isnull);
+            pending::collect(plain, old.writer, |key| {
+                plain.layout.key_of(values, isnull, old.id.key, key)
+            })
+            .or_raise_here(plain.layout);
+        }
     }
 }
 
@@ -232,7 +272,7 @@ unsafe fn change(
     unsafe {
         let layout = index.layout();
         let (mut before, mut after) = (Entry::default(), Entry::default());
-        let (had, has) = of.evaluating(index.store().relation(), |evaluator| {
+        let (had, has) = of.evaluating(|evaluator| {
             (
                 before.make(evaluator, layout, old_row, old.id.key),
                 after.make(evaluator, layout, new_row, key),
@@ -349,7 +389,7 @@ trait OrRaiseHere {
     unsafe fn or_raise_here(self, layout: &IndexLayout);
 }
 
-impl OrRaiseHere for Result<usize, pg::row::Error> {
+impl<T> OrRaiseHere for Result<T, pg::row::Error> {
     unsafe fn or_raise_here(self, layout: &IndexLayout) {
         if self.is_ok() {
             return;
@@ -357,7 +397,7 @@ impl OrRaiseHere for Result<usize, pg::row::Error> {
         // SAFETY: the index is locked; the ERROR closes it.
         unsafe {
             let index = pg_sys::RelationIdGetRelation(layout.layout().relation());
-            self.or_raise(index);
+            self.map(drop).or_raise(index);
         }
     }
 }

@@ -180,10 +180,22 @@ impl<'k, 'c, C: Compare> Probe<'k, 'c, C> {
         from: usize,
         before: impl Fn(Ordering) -> bool,
     ) -> Result<usize> {
-        let (mut low, mut high) = (from, page.slot_count());
+        let (low, high) = (from, page.slot_count());
         if let Some(all) = self.all {
             return Ok(if before(all) { high } else { low });
         }
+        self.halve(page, block, (low, high), before)
+    }
+
+    /// As [`Probe::partition`], between two slots, the second of which is the
+    /// answer if none before it is.
+    fn halve(
+        &self,
+        page: Page<'_>,
+        block: BlockNumber,
+        (mut low, mut high): (usize, usize),
+        before: impl Fn(Ordering) -> bool,
+    ) -> Result<usize> {
         while low < high {
             let middle = usize::midpoint(low, high);
             if before(self.compare(page, middle, block)?) {
@@ -216,6 +228,32 @@ pub fn lower_bound_from(
     compare: &impl Compare,
 ) -> Result<usize> {
     Probe::new(page, target, compare).partition(page, block, from, Ordering::is_lt)
+}
+
+/// As [`lower_bound_from`], of a target that is not far from there: the range is doubled until the place is in it.
+pub(crate) fn lower_bound_near(
+    page: Page<'_>,
+    block: BlockNumber,
+    from: usize,
+    target: Target<'_>,
+    compare: &impl Compare,
+) -> Result<usize> {
+    let probe = Probe::new(page, target, compare);
+    let (mut low, mut high) = (from, page.slot_count());
+    if let Some(all) = probe.all {
+        return Ok(if all.is_lt() { high } else { low });
+    }
+    let mut step = 8;
+    while low + step < high {
+        let at = low + step;
+        if probe.compare(page, at, block)?.is_lt() {
+            low = at + 1;
+            step *= 2;
+        } else {
+            high = at;
+        }
+    }
+    probe.halve(page, block, (low, high), Ordering::is_lt)
 }
 
 /// The slot of an inner page at which a downlink for this position belongs.

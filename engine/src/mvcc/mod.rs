@@ -6,6 +6,7 @@ pub mod chain;
 mod condense;
 pub mod cursor;
 pub mod end;
+pub mod end_entries;
 pub mod entries;
 pub mod histories;
 pub mod index;

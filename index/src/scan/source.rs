@@ -8,6 +8,7 @@ use engine::mvcc::scan::{Direction, Place, Range};
 use pg::error::{OrRaise, unsupported};
 use pg::open::{OpenIndex, OpenStore, ServerVersions};
 use pg::organize;
+use pg::pending;
 use pg::row::{IndexLayout, TableLayout};
 use pg::xact::ServerSnapshot;
 use pgrx::pg_sys;
@@ -94,6 +95,22 @@ impl Source {
         self.store().relation()
     }
 
+    /// What this transaction has deleted and an index may not say yet is said
+    /// now, before it is read.
+    #[inline]
+    fn settle(&self) {
+        if pending::is_any()
+            && let Keys::Index(index) = &self.keys
+        {
+            // SAFETY: the relation is open and the snapshot alive; nothing is
+            // locked between two pages.
+            unsafe {
+                let index = (*index.store().relation()).rd_id;
+                pending::settle_for(index, &self.snapshot);
+            }
+        }
+    }
+
     #[inline]
     fn with<R>(&self, work: impl FnOnce(&ServerVersions<'_>) -> engine::Result<R>) -> R {
         let store = self.store();
@@ -112,6 +129,7 @@ impl Rows for Source {
     fn get(&self, key: &[u8], into: &mut Batch) -> bool {
         // A list may name many keys that are not there.
         pgrx::check_for_interrupts!();
+        self.settle();
         if let ServerSnapshot::Dirty(snapshot) = &self.snapshot {
             // What it found out about another key is not this one's.
             snapshot.reset();
@@ -130,6 +148,7 @@ impl Rows for Source {
         batch: &mut Batch,
     ) -> bool {
         pgrx::check_for_interrupts!();
+        self.settle();
         match &self.snapshot {
             ServerSnapshot::Mvcc(snapshot) => {
                 self.with(|store| store.next_leaf(range, direction, place, snapshot, batch))

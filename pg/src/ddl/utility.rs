@@ -11,6 +11,7 @@ use super::{INDEX_AM_NAME, disguise, dropped, switch};
 use crate::handles::{self, Need, Needs};
 use crate::hook;
 use crate::list::nodes;
+use crate::pending;
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
 
@@ -38,6 +39,8 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: the server's arguments, handed on; its statement is whole.
     unsafe {
+        // A command may read indexes, replace their storage or drop them.
+        pending::settle_all();
         let mark = dropped::mark();
         switch::look_again();
         let mut statement = statement;

@@ -15,6 +15,7 @@ use rowref::handle::{LeaseMode, ScopeId};
 use super::{memory_limit_bytes, plan, with_table};
 use crate::conflict;
 use crate::hook;
+use crate::pending;
 use crate::sweep;
 use crate::xact::{SubtransactionEvent, on_subtransaction_event};
 
@@ -290,6 +291,24 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     }
 }
 
+/// Does a part of what the executor does for a query, under the query's needs.
+/// What was collected meanwhile is settled behind the outermost one.
+///
+/// # Safety
+/// `query` was started; else as [`hook::finally`]'s.
+unsafe fn within_run(query: *mut pg_sys::QueryDesc, is_parallel: bool, work: impl FnOnce()) {
+    // SAFETY: the caller's promise; no page is locked around the executor.
+    unsafe {
+        let run = pending::begin_run(is_parallel);
+        let before = Before::replaced_by(needs_of(query));
+        hook::finally(work, move || {
+            before.put_back();
+            run.end();
+        });
+        run.settle();
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn executor_run(
     query: *mut pg_sys::QueryDesc,
@@ -299,7 +318,8 @@ unsafe extern "C-unwind" fn executor_run(
 ) {
     // SAFETY: the server's arguments, handed on; no frame here owns anything.
     unsafe {
-        during(needs_of(query), || match PREVIOUS_RUN {
+        let is_parallel = (*(*query).plannedstmt).parallelModeNeeded;
+        within_run(query, is_parallel, || match PREVIOUS_RUN {
             Some(previous) => previous(query, direction, count, once),
             None => hook::standard_ExecutorRun(query, direction, count, once),
         });
@@ -310,7 +330,7 @@ unsafe extern "C-unwind" fn executor_run(
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the server's argument, handed on; no frame here owns anything.
     unsafe {
-        during(needs_of(query), || match PREVIOUS_FINISH {
+        within_run(query, false, || match PREVIOUS_FINISH {
             Some(previous) => previous(query),
             None => hook::standard_ExecutorFinish(query),
         });

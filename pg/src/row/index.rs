@@ -180,37 +180,73 @@ impl IndexLayout {
         key: &mut Vec<u8>,
         payload: &mut Vec<u8>,
     ) -> Result<usize, Error> {
-        let start = key.len();
         let mut inline = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
         let inline = &mut inline[..self.own_attributes];
-        inline.copy_from_slice(&values[..self.own_attributes]);
-        // SAFETY: the caller vouches for the values; only whole varlenas are
-        // looked into.
+        // SAFETY: the caller vouches for the values.
         unsafe {
-            for (at, attribute) in self.layout.attributes()[..self.own_attributes]
-                .iter()
-                .enumerate()
-            {
-                if attribute.length != -1 || isnull[at] {
-                    continue;
-                }
-                let value = inline[at].cast_mut_ptr::<u8>();
-                let is_packed = match shape(value) {
-                    Some(Shape::External(_)) => is_expanded(value),
-                    Some(Shape::Compressed(_)) => false,
-                    _ => true,
-                };
-                if !is_packed {
-                    inline[at] = pg_sys::pg_detoast_datum_packed(value.cast())
-                        .cast::<u8>()
-                        .into();
-                }
-            }
+            self.unpack(values, isnull, inline);
+            let start = key.len();
             self.encode_columns(inline, isnull, key)?;
             let columns_len = key.len() - start;
             key.extend_from_slice(reference);
             self.layout.encode_payload(inline, isnull, payload);
             Ok(columns_len)
+        }
+    }
+
+    /// Appends the key alone of a row's entry, as [`IndexLayout::entry_of`]
+    /// makes it. On an error `key` is as it was.
+    ///
+    /// # Safety
+    /// As for [`IndexLayout::encode_columns`].
+    pub unsafe fn key_of(
+        &self,
+        values: &[pg_sys::Datum],
+        isnull: &[bool],
+        reference: &[u8],
+        key: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let mut inline = [pg_sys::Datum::null(); pg_sys::INDEX_MAX_KEYS as usize];
+        let inline = &mut inline[..self.own_columns];
+        // SAFETY: the caller vouches for the values.
+        unsafe {
+            self.unpack(values, isnull, inline);
+            self.encode_columns(inline, isnull, key)?;
+        }
+        key.extend_from_slice(reference);
+        Ok(())
+    }
+
+    /// Copies as many values as there is room for, long ones read in and
+    /// unpacked into the current memory context.
+    ///
+    /// # Safety
+    /// As for [`IndexLayout::encode_columns`].
+    unsafe fn unpack(
+        &self,
+        values: &[pg_sys::Datum],
+        isnull: &[bool],
+        inline: &mut [pg_sys::Datum],
+    ) {
+        inline.copy_from_slice(&values[..inline.len()]);
+        for (at, value) in inline.iter_mut().enumerate() {
+            if self.layout.attributes()[at].length != -1 || isnull[at] {
+                continue;
+            }
+            let long = value.cast_mut_ptr::<u8>();
+            // SAFETY: only whole varlenas are looked into.
+            unsafe {
+                let is_packed = match shape(long) {
+                    Some(Shape::External(_)) => is_expanded(long),
+                    Some(Shape::Compressed(_)) => false,
+                    _ => true,
+                };
+                if !is_packed {
+                    *value = pg_sys::pg_detoast_datum_packed(long.cast())
+                        .cast::<u8>()
+                        .into();
+                }
+            }
         }
     }
 
