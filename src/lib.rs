@@ -6,6 +6,7 @@
 mod handlers;
 mod handles;
 mod inspect;
+mod workers;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;

@@ -133,6 +133,25 @@ unsafe fn raise_row(relation: pg_sys::Relation, error: &crate::row::Error) -> ! 
     })
 }
 
+/// Tells whoever listens at DEBUG1 how many of an index's entries workers have
+/// made.
+///
+/// # Safety
+/// `index` is open.
+pub unsafe fn tell_entries_made_by_workers(
+    index: pg_sys::Relation,
+    workers: usize,
+    made: f64,
+    all: f64,
+) {
+    // SAFETY: the caller's promise.
+    let name = unsafe { name_of(index) };
+    let message =
+        format!("{workers} parallel workers made {made} of {all} entries of index \"{name}\"");
+    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+    ErrorReport::new(code, message, function_name!()).report(PgLogLevel::DEBUG1);
+}
+
 /// Refuses what is not there: `feature` reads as the subject of
 /// "… is not supported".
 pub fn unsupported(feature: &str, hint: &str) -> ! {

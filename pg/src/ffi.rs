@@ -91,6 +91,8 @@ unsafe extern "C-unwind" {
         snapshot: pg_sys::Snapshot,
     ) -> c_int;
 
+    pub(crate) fn rowref_library_path() -> *const c_char;
+
     pub(crate) fn rowref_record_info(record: *mut pg_sys::XLogReaderState) -> u8;
     pub(crate) fn rowref_record_data(
         record: *mut pg_sys::XLogReaderState,

@@ -6,6 +6,7 @@
 
 pub mod conflict;
 pub mod ddl;
+pub mod entries;
 pub mod error;
 pub mod evaluate;
 mod ffi;
@@ -17,6 +18,7 @@ pub mod memory;
 pub mod needs_put;
 pub mod open;
 pub mod organize;
+pub mod parallel;
 pub mod pending;
 pub mod row;
 pub mod shared_place;

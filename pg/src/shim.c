@@ -7,7 +7,11 @@
  * A function marked "guarded" may raise an ERROR and must be called through
  * pg_guard_ffi_boundary.  The others cannot, or run where an ERROR is a PANIC.
  */
+/* For dladdr. */
+#define _GNU_SOURCE
 #include "postgres.h"
+
+#include <dlfcn.h>
 
 #include "access/bufmask.h"
 #include "access/toast_helper.h"
@@ -499,4 +503,19 @@ rowref_pass_on_error(void)
 	callback.callback = give_kept_error;
 	callback.arg = NULL;
 	error_context_stack = &callback;
+}
+
+/* ---- workers: parallel.rs ---- */
+
+/*
+ * The name that this library was loaded by, which the server has on its list
+ * of loaded libraries: a worker finds it there and opens no file, wherever the
+ * library is installed.
+ */
+const char *
+rowref_library_path(void)
+{
+	Dl_info		info;
+
+	return dladdr((void *) rowref_library_path, &info) ? info.dli_fname : "pg_rowref";
 }

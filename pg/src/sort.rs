@@ -1,5 +1,6 @@
 //! Sorting entries in bounded memory: sorted runs go to a temporary file and
-//! are merged as they are read back.
+//! are merged as they are read back. Runs of other processes, which they have
+//! left in files of theirs, are merged with them.
 
 use std::cmp::Ordering;
 
@@ -8,8 +9,10 @@ use engine::page::cell::Head;
 use engine::{CommandId, Sequence, Xid};
 use rowref::handle::SpillFile;
 
-/// Bytes of a run that are read back at a time.
-const CHUNK_BYTES: usize = 128 << 10;
+/// Bytes of a run that are read back at a time: so many, but in little memory
+/// fewer, for each run has its own when they are merged.
+const CHUNK_BYTES_MAX: usize = 128 << 10;
+const CHUNK_BYTES_MIN: usize = 8 << 10;
 /// Bytes of an entry before its key: lengths, mark, head.
 const HEADER_BYTES: usize = 4 + 4 + 1 + 1 + 4 + 4 + 8;
 
@@ -68,35 +71,17 @@ fn order(left: &Item<'_>, right: &Item<'_>, compare: &impl Compare) -> Ordering 
         .then_with(|| right.head.sequence.cmp(&left.head.sequence))
 }
 
-/// A sorted run in the file, in chunks of whole items.
-struct Run {
-    chunks: std::vec::IntoIter<(u64, usize)>,
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl Run {
-    /// Makes the next item the one at hand; false if there is none.
-    fn load(&mut self, file: &mut impl SpillFile) -> std::io::Result<bool> {
-        while self.at >= self.bytes.len() {
-            let Some((offset, len)) = self.chunks.next() else {
-                return Ok(false);
-            };
-            self.bytes = file.read(offset, len)?;
-            self.at = 0;
-        }
-        Ok(true)
-    }
-
-    fn item(&self) -> (Item<'_>, usize) {
-        Item::read(&self.bytes[self.at..])
-    }
-}
-
 /// The first bytes of a key, comparing as they do. Sixteen are a fixed-length
 /// column with its null marker and the greater part of the reference behind it,
 /// so that rows with equal columns are told apart too.
 type First = u128;
+
+fn first_of(key: &[u8]) -> First {
+    let mut first = [0; size_of::<First>()];
+    let len = key.len().min(first.len());
+    first[..len].copy_from_slice(&key[..len]);
+    First::from_be_bytes(first)
+}
 
 /// How many items ahead an item's bytes are asked for while items are read in
 /// their order, which is not that of the memory they lie in.
@@ -116,15 +101,127 @@ fn expect(bytes: &[u8], at: usize) {
     let _ = (bytes, at);
 }
 
+/// Where the chunks of a sorted run lie in its file.
+type Chunks = Vec<(u64, usize)>;
+
+/// Where the rest of a run is.
+enum Rest<'m> {
+    Memory {
+        items: std::slice::Iter<'m, (First, usize)>,
+        bytes: &'m [u8],
+    },
+    File {
+        file: usize,
+        chunks: std::slice::Iter<'m, (u64, usize)>,
+        /// The chunk at hand, and where the next item lies in it.
+        chunk: Vec<u8>,
+        next: usize,
+    },
+}
+
+/// A sorted run as it is read.
+struct Run<'m> {
+    rest: Rest<'m>,
+    /// The item at hand.
+    at: usize,
+    first: First,
+}
+
+impl<'m> Run<'m> {
+    fn new(rest: Rest<'m>) -> Run<'m> {
+        Run {
+            rest,
+            at: 0,
+            first: 0,
+        }
+    }
+
+    fn in_file(file: usize, chunks: &'m [(u64, usize)]) -> Run<'m> {
+        Run::new(Rest::File {
+            file,
+            chunks: chunks.iter(),
+            chunk: Vec::new(),
+            next: 0,
+        })
+    }
+
+    /// Makes the next item the one at hand; false if there is none.
+    fn advance(&mut self, files: &mut [impl SpillFile]) -> std::io::Result<bool> {
+        match &mut self.rest {
+            Rest::Memory { items, bytes } => {
+                let Some((first, at)) = items.next() else {
+                    return Ok(false);
+                };
+                if let Some((_, ahead)) = items.as_slice().get(AHEAD) {
+                    expect(bytes, *ahead);
+                }
+                (self.first, self.at) = (*first, *at);
+            }
+            Rest::File {
+                file,
+                chunks,
+                chunk,
+                next,
+            } => {
+                while *next >= chunk.len() {
+                    let Some((offset, len)) = chunks.next() else {
+                        return Ok(false);
+                    };
+                    *chunk = files[*file].read(*offset, *len)?;
+                    *next = 0;
+                }
+                self.at = *next;
+                let (item, len) = Item::read(&chunk[self.at..]);
+                *next += len;
+                self.first = first_of(item.key);
+            }
+        }
+        Ok(true)
+    }
+
+    fn item(&self) -> Item<'_> {
+        let bytes = match &self.rest {
+            Rest::Memory { bytes, .. } => bytes,
+            Rest::File { chunk, .. } => &chunk[..],
+        };
+        Item::read(&bytes[self.at..]).0
+    }
+
+    fn precedes(&self, other: &Run<'_>, compare: &impl Compare) -> bool {
+        if compare.ordered() && self.first != other.first {
+            return self.first < other.first;
+        }
+        order(&self.item(), &other.item(), compare).is_lt()
+    }
+}
+
+/// Where in a file the list of its runs is: what another process has to know
+/// of a sorter that was closed ([`Sorter::export`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Directory {
+    start: u64,
+    bytes: u64,
+}
+
+impl Directory {
+    /// Whether there is no run.
+    pub fn is_empty(self) -> bool {
+        self.bytes == 0
+    }
+}
+
 /// Collects items and gives them back in order.
 pub struct Sorter<'c, C, F> {
     compare: &'c C,
-    file: F,
     limit_bytes: usize,
     bytes: Vec<u8>,
     /// The first bytes of each item's key, which often decide, and its place.
     items: Vec<(First, usize)>,
-    runs: Vec<Vec<(u64, usize)>>,
+    /// Its own file, and those of others.
+    files: Vec<F>,
+    /// Each run's file and place in it.
+    runs: Vec<(usize, Chunks)>,
 }
 
 impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
@@ -132,10 +229,10 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
     pub fn new(compare: &'c C, file: F, limit_bytes: usize) -> Self {
         Sorter {
             compare,
-            file,
             limit_bytes,
             bytes: Vec::new(),
             items: Vec::new(),
+            files: vec![file],
             runs: Vec::new(),
         }
     }
@@ -144,10 +241,7 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
     pub fn add(&mut self, item: Item<'_>) -> std::io::Result<()> {
         let at = self.bytes.len();
         item.push(&mut self.bytes);
-        let mut first = [0; size_of::<First>()];
-        let len = item.key.len().min(first.len());
-        first[..len].copy_from_slice(&item.key[..len]);
-        self.items.push((First::from_be_bytes(first), at));
+        self.items.push((first_of(item.key), at));
         if self.bytes.len() + self.items.len() * size_of::<(First, usize)>() >= self.limit_bytes {
             self.spill()?;
         }
@@ -170,20 +264,24 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
     /// Writes what is in memory as one sorted run.
     fn spill(&mut self) -> std::io::Result<()> {
         self.sort();
+        let chunk_bytes = (self.limit_bytes / 16).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
         let mut chunks = Vec::new();
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
-        for (_, at) in &self.items {
+        let mut chunk = Vec::with_capacity(chunk_bytes + chunk_bytes / 8);
+        for (nth, (_, at)) in self.items.iter().enumerate() {
+            if let Some((_, ahead)) = self.items.get(nth + AHEAD) {
+                expect(&self.bytes, *ahead);
+            }
             let (_, len) = Item::read(&self.bytes[*at..]);
             chunk.extend_from_slice(&self.bytes[*at..at + len]);
-            if chunk.len() >= CHUNK_BYTES {
-                chunks.push((self.file.write(&chunk)?, chunk.len()));
+            if chunk.len() >= chunk_bytes {
+                chunks.push((self.files[0].write(&chunk)?, chunk.len()));
                 chunk.clear();
             }
         }
         if !chunk.is_empty() {
-            chunks.push((self.file.write(&chunk)?, chunk.len()));
+            chunks.push((self.files[0].write(&chunk)?, chunk.len()));
         }
-        self.runs.push(chunks);
+        self.runs.push((0, chunks));
         self.bytes.clear();
         self.items.clear();
         Ok(())
@@ -191,7 +289,7 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
 
     /// Sorts what has not been sorted yet; [`Sorter::drain`] then merges.
     pub fn seal(&mut self) -> std::io::Result<()> {
-        if self.runs.is_empty() {
+        if self.runs.iter().all(|(file, _)| *file != 0) {
             self.sort();
             return Ok(());
         }
@@ -202,19 +300,66 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
         Ok(())
     }
 
+    /// Leaves all items in the file, sorted, for another process to
+    /// [`Sorter::import`], and closes it.
+    pub fn export(mut self) -> std::io::Result<Directory> {
+        if !self.items.is_empty() {
+            self.spill()?;
+        }
+        let file = &mut self.files[0];
+        let mut directory = Vec::new();
+        for (_, chunks) in &self.runs {
+            directory.extend_from_slice(&(chunks.len() as u64).to_le_bytes());
+            for (offset, len) in chunks {
+                directory.extend_from_slice(&offset.to_le_bytes());
+                directory.extend_from_slice(&(*len as u64).to_le_bytes());
+            }
+        }
+        let bytes = directory.len() as u64;
+        let start = if bytes == 0 {
+            0
+        } else {
+            file.write(&directory)?
+        };
+        file.truncate(0)?;
+        Ok(Directory { start, bytes })
+    }
+
+    /// Takes in the items that another process has left in `file`.
+    pub fn import(&mut self, mut file: F, directory: Directory) -> std::io::Result<()> {
+        let bytes = file.read(directory.start, directory.bytes as usize)?;
+        let (words, _) = bytes.as_chunks();
+        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let mut next = || words.next().ok_or(std::io::ErrorKind::UnexpectedEof);
+        let mut left = bytes.len() / size_of::<u64>();
+        while left > 0 {
+            let count = next()?;
+            let mut chunks = Chunks::new();
+            for _ in 0..count {
+                chunks.push((next()?, next()? as usize));
+            }
+            left = left.saturating_sub(1 + 2 * chunks.len());
+            self.runs.push((self.files.len(), chunks));
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
     /// What the items are sorted by.
     pub fn compare(&self) -> &'c C {
         self.compare
     }
 
-    /// Gives every item to `visit`, in order, and empties the file. To be
+    /// Gives every item to `visit`, in order, and closes the files. To be
     /// called after [`Sorter::seal`].
     pub fn drain<E: From<std::io::Error>>(
         mut self,
         visit: impl FnMut(Item<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.each(visit)?;
-        self.file.truncate(0)?;
+        for file in &mut self.files {
+            file.truncate(0)?;
+        }
         Ok(())
     }
 
@@ -224,34 +369,25 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
         &mut self,
         mut visit: impl FnMut(Item<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.runs.is_empty() {
-            for (nth, (_, at)) in self.items.iter().enumerate() {
-                if let Some((_, next)) = self.items.get(nth + AHEAD) {
-                    expect(&self.bytes, *next);
-                }
-                visit(Item::read(&self.bytes[*at..]).0)?;
-            }
-            return Ok(());
-        }
+        let files = &mut self.files;
+        let own = Run::new(Rest::Memory {
+            items: self.items.iter(),
+            bytes: &self.bytes,
+        });
+        let others = self.runs.iter();
+        let others = others.map(|(file, chunks)| Run::in_file(*file, chunks));
         let mut runs = Vec::new();
-        for chunks in &self.runs {
-            let mut run = Run {
-                chunks: chunks.clone().into_iter(),
-                bytes: Vec::new(),
-                at: 0,
-            };
-            if run.load(&mut self.file)? {
+        for mut run in std::iter::once(own).chain(others) {
+            if run.advance(files)? {
                 runs.push(run);
             }
         }
         // A heap of the runs by their first items.
         let compare = self.compare;
-        let less =
-            |left: &Run, right: &Run| order(&left.item().0, &right.item().0, compare).is_lt();
-        let sink = |runs: &mut [Run], mut at: usize| loop {
+        let sink = |runs: &mut [Run<'_>], mut at: usize| loop {
             let mut least = at;
             for child in [2 * at + 1, 2 * at + 2] {
-                if child < runs.len() && less(&runs[child], &runs[least]) {
+                if child < runs.len() && runs[child].precedes(&runs[least], compare) {
                     least = child;
                 }
             }
@@ -265,10 +401,8 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
             sink(&mut runs, at);
         }
         while let Some(first) = runs.first_mut() {
-            let (item, len) = first.item();
-            visit(item)?;
-            first.at += len;
-            if !first.load(&mut self.file)? {
+            visit(first.item())?;
+            if !first.advance(files)? {
                 runs.swap_remove(0);
             }
             sink(&mut runs, 0);
@@ -282,24 +416,26 @@ mod tests {
     use super::*;
     use engine::compare::Bytewise;
     use proptest::prelude::*;
+    use std::cell::RefCell;
     use std::io;
+    use std::rc::Rc;
 
-    #[derive(Default)]
-    struct Memory(Vec<u8>);
+    /// A file that stays when it is closed, as one that others read does.
+    #[derive(Clone, Default)]
+    struct Memory(Rc<RefCell<Vec<u8>>>);
 
     impl SpillFile for Memory {
         fn write(&mut self, bytes: &[u8]) -> io::Result<u64> {
-            let at = self.0.len() as u64;
-            self.0.extend_from_slice(bytes);
+            let at = self.0.borrow().len() as u64;
+            self.0.borrow_mut().extend_from_slice(bytes);
             Ok(at)
         }
 
         fn read(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-            Ok(self.0[offset as usize..][..len].to_vec())
+            Ok(self.0.borrow()[offset as usize..][..len].to_vec())
         }
 
-        fn truncate(&mut self, len: u64) -> io::Result<()> {
-            self.0.truncate(len as usize);
+        fn truncate(&mut self, _: u64) -> io::Result<()> {
             Ok(())
         }
     }
@@ -311,9 +447,14 @@ mod tests {
                 (prop::collection::vec(0u8..3, 0..12), 0u64..4), 0..300,
             ).prop_map(|items| items.into_iter().collect::<Vec<_>>()).prop_shuffle(),
             limit in 1usize..20_000,
+            participants in 1usize..4,
         ) {
-            let mut sorter = Sorter::new(&Bytewise, Memory::default(), limit);
-            for (key, sequence) in &items {
+            // The last one merges what the others have left in their files.
+            let mut sorters: Vec<_> = (0..participants)
+                .map(|_| Sorter::new(&Bytewise, Memory::default(), limit))
+                .collect();
+            for (nth, (key, sequence)) in items.iter().enumerate() {
+                let sorter = &mut sorters[nth % participants];
                 let head = Head {
                     flags: 1,
                     xmin: Xid(7),
@@ -322,6 +463,14 @@ mod tests {
                 };
                 let body = [&key[..], b"!"].concat();
                 sorter.add(Item { head, key, body: &body, mark: *sequence == 2 }).unwrap();
+            }
+            let mut sorter = sorters.pop().unwrap();
+            for other in sorters {
+                let file = other.files[0].clone();
+                let directory = other.export().unwrap();
+                if !directory.is_empty() {
+                    sorter.import(file, directory).unwrap();
+                }
             }
             sorter.seal().unwrap();
             let mut looked_at = 0;

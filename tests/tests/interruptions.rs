@@ -318,3 +318,84 @@ fn without_preloading_everything_says_what_to_do() -> Result<()> {
     cluster.announce("there is no transaction in progress");
     cluster.finish()
 }
+
+/// Processes that help a session, and files that they share.
+fn helpers_and_files(client: &mut Client) -> Result<(i64, i64)> {
+    let row = client.query_one(
+        "select (select count(*) from pg_stat_activity
+                  where backend_type = 'parallel worker' and query like 'create index%'),
+                (select count(*) from pg_ls_dir('base') as d(name)
+                  cross join lateral pg_ls_dir('base/' || name, true, false) where name = 'pgsql_tmp')",
+        &[],
+    )?;
+    Ok((row.get(0), row.get(1)))
+}
+
+#[test]
+fn a_build_with_workers_that_is_cancelled_leaves_neither_processes_nor_files() -> Result<()> {
+    if access_method() == "heap" {
+        return Ok(());
+    }
+    let cluster = Cluster::start(Options::test())?;
+    cluster.create_extension("postgres")?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table t (k int primary key, a text) using {} with (parallel_workers = 2);
+         insert into t select i, repeat(md5(i::text), 4) from generate_series(1, 20000) i;
+         create function slow(k int) returns int immutable parallel safe language plpgsql as
+           $$ begin if k = 19000 then perform pg_sleep(600); end if; return k; end $$",
+        access_method()
+    ))?;
+    let mut watcher = cluster.connect("postgres")?;
+    for whom in ["leader", "worker"] {
+        let cancelled = std::thread::scope(|scope| -> Result<_> {
+            let running = scope.spawn(|| {
+                client.batch_execute(
+                    "set parallel_leader_participation = off; set maintenance_work_mem = '1MB'",
+                )?;
+                client.batch_execute("create index x on t (a, slow(k))")
+            });
+            // Workers are at it, one has got to the slow row, and files are there.
+            let begun = Instant::now();
+            loop {
+                let (helpers, files) = helpers_and_files(&mut watcher)?;
+                let asleep: i64 = watcher
+                    .query_one(
+                        "select count(*) from pg_stat_activity where wait_event = 'PgSleep'",
+                        &[],
+                    )?
+                    .get(0);
+                if helpers > 0 && files > 0 && asleep > 0 {
+                    break;
+                }
+                ensure!(
+                    begun.elapsed() < Duration::from_secs(120),
+                    "no worker: {helpers}, {files}, {asleep}"
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let kind = if whom == "leader" {
+                "client backend"
+            } else {
+                "parallel worker"
+            };
+            watcher.execute(
+                "select pg_cancel_backend(pid) from pg_stat_activity
+                  where query like 'create index%' and backend_type = $1",
+                &[&kind],
+            )?;
+            Ok(running.join().expect("the client's thread"))
+        })?;
+        let error = cancelled.expect_err("a cancelled build");
+        assert_eq!(
+            error.code(),
+            Some(&SqlState::QUERY_CANCELED),
+            "{whom}: {error:?}"
+        );
+        assert_eq!(helpers_and_files(&mut watcher)?, (0, 0), "{whom}");
+    }
+    client.batch_execute("create or replace function slow(k int) returns int immutable parallel safe language sql as 'select k'; create index x on t (a, slow(k))")?;
+    assert_eq!(verify::verify(&mut client, "t")?, Vec::<String>::new());
+    drop((client, watcher));
+    cluster.finish()
+}

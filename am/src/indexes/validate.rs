@@ -16,13 +16,11 @@ use engine::mvcc::scan::{Direction, Range};
 use engine::mvcc::settle::Entered;
 use engine::store::PageStore;
 use engine::{CommandId, Xid};
+use pg::entries::{self, Rows, Task};
 use pg::error::{self, OrRaise};
-use pg::evaluate::{Evaluator, IndexValues};
-use pg::handles::TemporaryFile;
-use pg::memory::in_temporary_context;
-use pg::open::{OpenIndex, OpenStore};
+use pg::open::OpenIndex;
 use pg::slot;
-use pg::sort::{Item, Sorter};
+use pg::sort::Item;
 use pg::version::server;
 use pg::xact::{ServerSnapshot, WaitPolicy, wait_for};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -52,19 +50,21 @@ pub unsafe fn validate(
             snapshot: ServerSnapshot::from_pg(snapshot, table),
             is_unique: (*info).ii_Unique,
         };
-        let order = merge.open.layout().layout().clone();
-        let memory = usize::try_from(pg_sys::maintenance_work_mem).unwrap_or(1 << 10) << 10;
-        let mut sorter = Sorter::new(&*order, TemporaryFile::of_transaction(), memory);
-        (*state).htups += merge.read_table(info, |item| {
-            sorter
-                .add(item)
-                .unwrap_or_else(|error| spill_failed(&error));
-        });
-        sorter.seal().unwrap_or_else(|error| spill_failed(&error));
+        let layout = merge.open.layout().clone();
+        let order = layout.layout();
+        let task = Task {
+            rows: Rows::Seen,
+            keeps: true,
+        };
+        pg_sys::PushActiveSnapshot(snapshot);
+        let mut gathered = entries::gather(table, index, info, &layout, task);
+        pg_sys::PopActiveSnapshot();
+        (*state).htups += gathered.rows;
+        gathered.sort();
         let mut ahead = Cursor::new(Range::default());
         let mut has_more = merge.step(&mut ahead);
         let mut entries = 0.0;
-        let merged = sorter.drain(|item| -> std::io::Result<()> {
+        let merged = gathered.drain(|item| -> std::io::Result<()> {
             pgrx::check_for_interrupts!();
             entries += 1.0;
             let mut stands = false;
@@ -82,7 +82,7 @@ pub unsafe fn validate(
             }
             Ok(())
         });
-        merged.unwrap_or_else(|error| spill_failed(&error));
+        merged.unwrap_or_else(|error| entries::spill_failed(&error));
         while has_more {
             pgrx::check_for_interrupts!();
             merge.end_stale(ahead.row().expect("the cursor stands on an entry").key);
@@ -108,64 +108,6 @@ struct Merge<'s> {
 }
 
 impl Merge<'_> {
-    /// Visits the entry of every row that the snapshot sees; how many rows.
-    unsafe fn read_table(
-        &self,
-        info: *mut pg_sys::IndexInfo,
-        mut visit: impl FnMut(Item<'_>),
-    ) -> f64 {
-        // SAFETY: the relations are open; the slot is the table's, and is
-        // dropped at the end, or with its context by an ERROR.
-        unsafe {
-            let rows = OpenStore::table(self.table);
-            let row_slot =
-                pg_sys::MakeSingleTupleTableSlot((*self.table).rd_att, &raw const slot::OPS);
-            let mut evaluator = Evaluator::new(info);
-            let nulls_are_distinct = !(*info).ii_NullsNotDistinct;
-            let mut cursor = Cursor::new(Range::default());
-            let (mut key, mut body) = (Vec::new(), Vec::new());
-            let mut count = 0.0;
-            while rows
-                .with(|versions| cursor.step(versions, &self.snapshot, Direction::Forward))
-                .or_raise(self.table)
-            {
-                pgrx::check_for_interrupts!();
-                count += 1.0;
-                let row = cursor.row().expect("the cursor stands on a row");
-                let layout = rows.layout();
-                let tid = slot::INVALID_TID;
-                slot::store_borrowed(row_slot, layout, row.key, row.payload, row.head, tid);
-                key.clear();
-                body.clear();
-                let mut values = IndexValues::default();
-                let has_entry = in_temporary_context(|| {
-                    evaluator.evaluate(row_slot, &mut values) && {
-                        let index = self.open.layout();
-                        let (values, isnull) = (&values.values, &values.isnull);
-                        index
-                            .entry_of(values, isnull, row.key, &mut key, &mut body)
-                            .or_raise(self.index);
-                        true
-                    }
-                });
-                slot::clear_any(row_slot);
-                if has_entry {
-                    let has_null = self.open.layout().has_null(&values.isnull);
-                    visit(Item {
-                        head: row.head,
-                        key: &key,
-                        body: &body,
-                        // Nulls set it apart from all others.
-                        mark: nulls_are_distinct && has_null,
-                    });
-                }
-            }
-            evaluator.rest();
-            pg_sys::ExecDropSingleTupleTableSlot(row_slot);
-            count
-        }
-    }
-
     /// The next entry that the snapshot sees in the index.
     fn step(&self, cursor: &mut Cursor) -> bool {
         let stepped = self
@@ -251,13 +193,4 @@ impl Merge<'_> {
             }
         }
     }
-}
-
-fn spill_failed(error: &std::io::Error) -> ! {
-    error::raise_with(
-        PgSqlErrorCode::ERRCODE_IO_ERROR,
-        format!("could not sort the entries of an index: {error}"),
-        None,
-        Some("Make room where temporary files are kept, or raise maintenance_work_mem."),
-    )
 }

@@ -8,6 +8,7 @@ mod bulk;
 mod cells;
 pub mod check;
 mod descend;
+mod divide;
 mod downlink;
 mod insert;
 mod lower;

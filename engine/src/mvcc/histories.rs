@@ -2,8 +2,9 @@
 //! what a store is written anew from, and an index of it built.
 
 use super::retain::{Fate, retain};
+use super::scan::{Edge, Range};
 use super::{Transactions, Versioned};
-use crate::btree::{Target, search::copy_key};
+use crate::btree::{Target, search, search::copy_key};
 use crate::compare::Compare;
 use crate::error::Result;
 use crate::page::Page;
@@ -89,6 +90,17 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// nor `pause`, which is called between leaves, finds a page locked.
     pub fn each_history(
         &self,
+        pause: impl FnMut(),
+        visit: impl FnMut(&History) -> Result<()>,
+    ) -> Result<()> {
+        self.each_history_of(&Range::default(), pause, visit)
+    }
+
+    /// As [`Versioned::each_history`], for the keys of a range. Its edges lie
+    /// between keys, so each history is visited whole, wherever it ends.
+    pub fn each_history_of(
+        &self,
+        range: &Range,
         mut pause: impl FnMut(),
         mut visit: impl FnMut(&History) -> Result<()>,
     ) -> Result<()> {
@@ -99,7 +111,10 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let mut room: Vec<History> = Vec::new();
         loop {
             let guard = match &place {
-                None => self.tree.leaf(Target::First)?,
+                None => {
+                    let from = range.from.as_ref();
+                    self.tree.leaf(from.map_or(Target::First, Edge::target))?
+                }
                 Some((high, hint)) => {
                     let high: &crate::page::PositionBuf = high;
                     self.tree.right_leaf(high.as_ref(), *hint)?
@@ -110,7 +125,14 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             // A leaf at a time is copied out, so that the visitor may write,
             // wait and run whatever it likes.
             let mut ended = 0;
-            for slot in 0..page.slot_count() {
+            let from = match &range.from {
+                Some(edge) if place.is_none() => {
+                    search::lower_bound(page, block, edge.target(), self.tree.compare)?
+                }
+                _ => 0,
+            };
+            let (to, goes_on) = self.end_on(page, block, range)?;
+            for slot in from..to {
                 copy_key(page, slot, block, &mut key)?;
                 if !history.heads.is_empty() && key != history.key {
                     if ended == room.len() {
@@ -126,7 +148,8 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 let cell = page.leaf_cell(slot, block)?;
                 history.push(cell.head, cell.body);
             }
-            place = page.high().map(|high| (high.to_buf(), page.right()));
+            let high = page.high().filter(|_| goes_on);
+            place = high.map(|high| (high.to_buf(), page.right()));
             drop(guard);
             for history in &room[..ended] {
                 visit(history)?;

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod chain;
 mod condense;
 pub mod cursor;
+pub mod divide;
 pub mod end;
 pub mod end_entries;
 pub mod entries;

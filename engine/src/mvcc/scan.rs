@@ -28,7 +28,16 @@ pub struct Edge {
 }
 
 impl Edge {
-    fn target(&self) -> Target<'_> {
+    /// The edge between the keys whose first entry lies before a position and
+    /// those whose first entry lies at or behind it.
+    pub(super) fn at(position: &PositionBuf) -> Edge {
+        Edge {
+            key: position.key.clone(),
+            after: position.sequence.is_some(),
+        }
+    }
+
+    pub(super) fn target(&self) -> Target<'_> {
         if self.after {
             Target::After(&self.key)
         } else {
@@ -197,7 +206,12 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
 
     /// The slot at which the range ends on this page, and whether the page
     /// lies inside it up to its upper fence.
-    fn end_on(&self, page: Page<'_>, block: BlockNumber, range: &Range) -> Result<(usize, bool)> {
+    pub(super) fn end_on(
+        &self,
+        page: Page<'_>,
+        block: BlockNumber,
+        range: &Range,
+    ) -> Result<(usize, bool)> {
         let Some(edge) = &range.to else {
             return Ok((page.slot_count(), true));
         };

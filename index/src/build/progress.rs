@@ -1,7 +1,5 @@
 //! What `pg_stat_progress_create_index` shows of a build.
 
-use engine::store::PageStore;
-use pg::store::RelationStore;
 use pgrx::pg_sys;
 
 /// Steps of a build; the server keeps 0 and 1 for itself.
@@ -19,8 +17,6 @@ pub enum Phase {
 /// Parameters of the view (`commands/progress.h`).
 const SUBPHASE: i32 = 10;
 const TUPLES_DONE: i32 = 12;
-const BLOCKS_TOTAL: i32 = 15;
-const BLOCKS_DONE: i32 = 16;
 
 fn report(parameter: i32, value: i64) {
     // SAFETY: writes a counter of this process.
@@ -30,17 +26,6 @@ fn report(parameter: i32, value: i64) {
 /// Begins a step.
 pub fn enter(phase: Phase) {
     report(SUBPHASE, phase as i64);
-}
-
-/// The table's size.
-pub fn blocks_total(table: &RelationStore) {
-    let blocks = table.or_raise(table.block_count());
-    report(BLOCKS_TOTAL, i64::from(blocks));
-}
-
-/// Leaves of the table that were read.
-pub fn blocks_done(blocks: i64) {
-    report(BLOCKS_DONE, blocks);
 }
 
 /// Entries laid into pages.

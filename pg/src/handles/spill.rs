@@ -1,6 +1,7 @@
-//! A temporary file of the server: what retained leases spill to.
+//! A temporary file of the server: what retained leases and sorted runs spill
+//! to.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::io;
 
 use pgrx::pg_sys;
@@ -25,6 +26,42 @@ impl TemporaryFile {
         TemporaryFile {
             in_transaction: true,
             ..TemporaryFile::default()
+        }
+    }
+
+    /// A new one that other processes can open by its name in a set that is
+    /// shared, whose end removes it.
+    ///
+    /// # Safety
+    /// This process is attached to the set.
+    pub unsafe fn create_shared(files: *mut pg_sys::SharedFileSet, name: &CStr) -> TemporaryFile {
+        // SAFETY: the caller's promise.
+        let file = unsafe { pg_sys::FileSetCreate(&raw mut (*files).fs, name.as_ptr()) };
+        TemporaryFile::opened(file)
+    }
+
+    /// One that another process has made, to be read.
+    ///
+    /// # Safety
+    /// As [`TemporaryFile::create_shared`].
+    pub unsafe fn open_shared(
+        files: *mut pg_sys::SharedFileSet,
+        name: &CStr,
+    ) -> io::Result<TemporaryFile> {
+        const READ_ONLY: c_int = 0;
+        // SAFETY: the caller's promise.
+        let file = unsafe { pg_sys::FileSetOpen(&raw mut (*files).fs, name.as_ptr(), READ_ONLY) };
+        if file <= 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(TemporaryFile::opened(file))
+    }
+
+    fn opened(file: pg_sys::File) -> TemporaryFile {
+        TemporaryFile {
+            file: Some(file),
+            end: 0,
+            in_transaction: true,
         }
     }
 }
