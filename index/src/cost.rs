@@ -191,7 +191,9 @@ unsafe fn of_table(
         // the quals' arguments.
         let startup = generic.indexStartupCost + descent;
         let pages = if (*path).path.pathtype == pg_sys::NodeTag::T_IndexOnlyScan {
-            leaf_pages(root, table, generic.indexSelectivity, loop_count)
+            leaf_pages(root, path, &bounds, generic.indexSelectivity, loop_count)
+        } else if loop_count <= 1.0 {
+            -jump_discount(table, &bounds)
         } else {
             0.0
         };
@@ -213,15 +215,17 @@ unsafe fn of_table(
 /// row; and if the scan is repeated, pages that are in the cache already.
 ///
 /// # Safety
-/// `table` is one of the planner's relations.
+/// `path` is an index path of the planner's, and has these bounds.
 unsafe fn leaf_pages(
     root: *mut pg_sys::PlannerInfo,
-    table: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::IndexPath,
+    bounds: &Bounds,
     selectivity: f64,
     loop_count: f64,
 ) -> f64 {
     // SAFETY: the caller's promise; both places are there to be written.
     unsafe {
+        let table = (*(*path).indexinfo).rel;
         let (mut random, mut sequential) = (0.0, 0.0);
         pg_sys::get_tablespace_page_costs((*table).reltablespace, &mut random, &mut sequential);
         let pages = (selectivity * f64::from((*table).pages)).ceil().max(1.0);
@@ -230,8 +234,45 @@ unsafe fn leaf_pages(
                 pg_sys::index_pages_fetched(pages * loop_count, (*table).pages, 0.0, root);
             return fetched * random / loop_count;
         }
-        random + (pages - 1.0) * sequential
+        random + (pages - 1.0) * sequential - jump_discount(table, bounds)
     }
+}
+
+/// What `cost_index` takes too much for the jump to where a scan with bounds
+/// begins: to find one leaf of a table costs no more than to read all of them one
+/// after the other, which in a table of a leaf or two is what a sequential scan
+/// does, and judges every row besides. The metapage is read by neither. (A scan
+/// without bounds reads everything too, and has no such advantage.)
+///
+/// # Safety
+/// `table` is one of the planner's relations.
+unsafe fn jump_discount(table: *mut pg_sys::RelOptInfo, bounds: &Bounds) -> f64 {
+    if bounds.quals.is_null() {
+        return 0.0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { excess_of_jump(table) }
+}
+
+/// Whether all leaves of a table are read as cheaply as one of them is found.
+///
+/// # Safety
+/// `table` is one of the planner's relations.
+pub unsafe fn is_read_at_once(table: *mut pg_sys::RelOptInfo) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { excess_of_jump(table) > 0.0 }
+}
+
+/// # Safety
+/// As [`is_read_at_once`].
+unsafe fn excess_of_jump(table: *mut pg_sys::RelOptInfo) -> f64 {
+    let (mut random, mut sequential) = (0.0, 0.0);
+    // SAFETY: the caller's promise; both places are there to be written.
+    let leaves = unsafe {
+        pg_sys::get_tablespace_page_costs((*table).reltablespace, &mut random, &mut sequential);
+        f64::from((*table).pages) - 1.0
+    };
+    (random - leaves.max(1.0) * sequential).max(0.0)
 }
 
 /// # Safety

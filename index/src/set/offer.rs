@@ -38,7 +38,10 @@ pub unsafe fn allow(relation: pg_sys::Oid, is_parent: bool, info: *mut pg_sys::R
             return;
         };
         for index in nodes::<pg_sys::IndexOptInfo>((*info).indexlist) {
-            if (*index).relam == ours && (*index).amhasgettuple {
+            // A bitmap's cost has in it what is set right for an index scan of a
+            // small table (`cost::jump_discount`), and would drive that out.
+            let is_small_table = (*index).pages == 0 && cost::is_read_at_once(info);
+            if (*index).relam == ours && (*index).amhasgettuple && !is_small_table {
                 (*index).amhasgetbitmap = true;
             }
         }
