@@ -7,8 +7,7 @@ use crate::row_handle;
 use crate::table_am::TableAm;
 use engine::BlockNumber;
 use engine::mvcc::VersionId;
-use engine::mvcc::batch::Batch;
-use engine::page::cell::Head;
+use engine::mvcc::batch::{Batch, Row};
 use pg::error::OrRaise;
 use pg::handoff::{Handed, RowFetch};
 use pg::slot;
@@ -64,19 +63,19 @@ pub unsafe extern "C-unwind" fn index_fetch<A: TableAm>(
         let handed = RowFetch::of_table(fetch);
         // Whoever looks for conflicts has to know his own row.
         let is_dirty = (*snapshot).snapshot_type == pg_sys::SnapshotType::SNAPSHOT_DIRTY;
-        let handle = |key: &[u8], head: Head, block| {
+        let handle = |row: Row<'_>, block| {
             let own = || {
                 let version = VersionId {
-                    key,
-                    sequence: head.sequence,
-                    xmin: head.xmin,
+                    key: row.key,
+                    sequence: row.head.sequence,
+                    xmin: row.head.xmin,
                 };
                 pg::conflict::own_handle((*relation).rd_id, version)
             };
             if is_dirty && let Some(own) = own() {
                 own
             } else if row_handle::needed() {
-                row_handle::lease(relation, key, head, block)
+                row_handle::lease(relation, row, block)
             } else {
                 row_handle::nobody()
             }
@@ -91,7 +90,7 @@ pub unsafe extern "C-unwind" fn index_fetch<A: TableAm>(
                 let by_reference = ByReference::<A>::of(RowFetch::of_table(fetch), snapshot);
                 let found = by_reference.find(key, None);
                 if let Some((row, block)) = found {
-                    *tid = handle(row.key, row.head, block);
+                    *tid = handle(row, block);
                 }
                 found.is_some()
             }
@@ -102,7 +101,7 @@ pub unsafe extern "C-unwind" fn index_fetch<A: TableAm>(
                     slot::clear_any(slot);
                     return false;
                 };
-                let handle = handle(row.key, row.head, block);
+                let handle = handle(row, block);
                 // The row stays until the next one is fetched.
                 slot::store_borrowed(slot, &layout, row.key, row.payload, row.head, handle);
                 true
@@ -168,6 +167,25 @@ unsafe fn by_handle<A: TableAm>(
     // SAFETY: the server's arguments are live.
     unsafe {
         let tid_copy = *tid;
+        let is_any = (*snapshot).snapshot_type == pg_sys::SnapshotType::SNAPSHOT_ANY;
+        if is_any {
+            let oid = (*relation).rd_id;
+            let shown = pg::handles::with_last(oid, tid_copy, |row| {
+                let table = open::<A>(relation);
+                slot::store(
+                    slot,
+                    table.layout(),
+                    row.key,
+                    row.payload,
+                    row.head,
+                    tid_copy,
+                );
+                (*slot).tts_tableOid = oid;
+            });
+            if shown.is_some() {
+                return true;
+            }
+        }
         let Some((id, near)) = row_handle::resolve(relation, tid_copy) else {
             slot::clear_any(slot);
             return false;

@@ -63,6 +63,12 @@ pub unsafe fn encode_as_is<A: TableAm>(
     }
 }
 
+/// Room for the key and the payload of most rows, so that it need not grow
+/// while they are put together.
+pub fn row_room() -> (Vec<u8>, Vec<u8>) {
+    (Vec::with_capacity(64), Vec::with_capacity(256))
+}
+
 /// The writer that this command is. Assigns the transaction an id: one without
 /// would not flush its WAL at commit.
 pub fn writer(cid: pg_sys::CommandId) -> Writer {
@@ -131,7 +137,7 @@ pub unsafe extern "C-unwind" fn tuple_insert<A: TableAm>(
     unsafe {
         let table = open::<A>(relation);
         let writer = writer(cid);
-        let (mut key, mut payload) = (Vec::new(), Vec::new());
+        let (mut key, mut payload) = row_room();
         encode(&table, relation, slot, &mut key, &mut payload);
         let written = insert_row(&table, relation, slot, writer, &key, &payload);
         decoding::inserted(&table, relation, &key, &payload);
@@ -159,7 +165,12 @@ pub(crate) unsafe fn name_row(
     };
     // SAFETY: the server's arguments are live.
     unsafe {
-        let handle = pg::handles::lease_new((*relation).rd_id, key, head, written.block);
+        let lease = if (*(*relation).rd_rel).relhasindex {
+            pg::handles::lease_new
+        } else {
+            pg::handles::lease_new_unindexed
+        };
+        let handle = lease((*relation).rd_id, key, head, written.block);
         slot::set_head(slot, head, handle);
         (*slot).tts_tableOid = (*relation).rd_id;
     }

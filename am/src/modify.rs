@@ -2,7 +2,7 @@
 
 use crate::decoding;
 use crate::indexes::{self, Replaced};
-use crate::insert::{encode_as_is, insert_row, writer};
+use crate::insert::{encode_as_is, insert_row, row_room, writer};
 use crate::open::open;
 use crate::row_handle;
 use crate::table_am::TableAm;
@@ -421,7 +421,7 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
         let Some((old, _)) = named else {
             return command.refuse(Refusal::Row(Outcome::Invisible), tmfd);
         };
-        let (mut key, mut payload) = (Vec::new(), Vec::new());
+        let (mut key, mut payload) = row_room();
         let layout = table.layout();
         let (same_key, is_long) = if layout.is_row_id() {
             // A hidden row id stays with its row.
@@ -498,12 +498,19 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
                     cid: command.writer.cid,
                     sequence: written.sequence,
                 };
-                let handle = pg::handles::lease_new((*relation).rd_id, key, head, written.block);
+                let facts = indexes::indexes_of(relation);
+                let lease = if facts.indexes.is_empty() {
+                    pg::handles::lease_new_unindexed
+                } else {
+                    pg::handles::lease_new
+                };
+                let handle = lease((*relation).rd_id, key, head, written.block);
                 slot::set_head(slot, head, handle);
                 slot::set_locked(slot, written.own_lock);
                 (*slot).tts_tableOid = (*relation).rd_id;
                 let old = command.replaced(&old);
-                *update_indexes = indexes::updated(&table, relation, old, key, slot, handle);
+                *update_indexes =
+                    indexes::updated(&facts, &table, relation, old, key, slot, handle);
                 pg_sys::pgstat_count_heap_update(relation, !*update_indexes && same_key);
                 pg_sys::TM_Result::TM_Ok
             }

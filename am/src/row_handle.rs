@@ -1,7 +1,7 @@
 //! Handles of rows: what stands in `tts_tid` for a row that has no ctid.
 
 use engine::mvcc::VersionIdBuf;
-use engine::page::cell::Head;
+use engine::mvcc::batch::Row;
 use engine::{BlockNumber, Sequence, Xid};
 use pg::xact::{TransactionEvent, on_transaction_event};
 use pgrx::pg_sys;
@@ -20,13 +20,12 @@ pub fn needed() -> bool {
 #[inline]
 pub unsafe fn lease(
     relation: pg_sys::Relation,
-    key: &[u8],
-    head: Head,
+    row: Row<'_>,
     block: BlockNumber,
 ) -> pg_sys::ItemPointerData {
     // SAFETY: the caller's promise.
     let relation = unsafe { (*relation).rd_id };
-    pg::handles::lease(relation, key, head, block)
+    pg::handles::lease_row(relation, row, block)
 }
 
 /// The tid of a row that nobody comes back for: valid to look at, and no

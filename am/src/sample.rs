@@ -149,7 +149,7 @@ pub unsafe extern "C-unwind" fn sample_tuple<A: TableAm>(
         }
         let row = state.batch.row(offset as usize - 1);
         let tid = if state.handles {
-            row_handle::lease(relation, row.key, row.head, BlockNumber(block))
+            row_handle::lease(relation, row, BlockNumber(block))
         } else {
             row_handle::nobody()
         };

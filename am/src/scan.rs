@@ -250,7 +250,7 @@ unsafe extern "C-unwind" fn next_leaf<A: TableAm>(
             (state.fresh.row(0), block)
         };
         let tid = if state.handles {
-            let handle = row_handle::lease(relation, row.key, row.head, block);
+            let handle = row_handle::lease(relation, row, block);
             // A constraint that is being made is checked row by row.
             pg::conflict::note_own(handle);
             handle

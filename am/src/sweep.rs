@@ -202,7 +202,7 @@ impl<A: TableAm> scan::ScanState<A> {
         // SAFETY: the scan's relation is open; as for `find_hits`.
         unsafe {
             let near = BlockNumber(self.batch.block);
-            let handle = row_handle::lease(relation, row.key, row.head, near);
+            let handle = row_handle::lease(relation, row, near);
             let slot = (*node.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot;
             slot::store_borrowed(
                 slot,

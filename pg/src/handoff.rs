@@ -12,6 +12,7 @@ use std::mem;
 use std::rc::Rc;
 
 use engine::BlockNumber;
+use engine::mvcc::batch::Row;
 use engine::page::cell::Head;
 use pgrx::{PgMemoryContexts, pg_sys};
 
@@ -348,7 +349,7 @@ impl RowFetch {
     pub unsafe fn take_row_into(
         &mut self,
         slot: *mut pg_sys::TupleTableSlot,
-        handle: impl FnOnce(&[u8], Head, BlockNumber) -> pg_sys::ItemPointerData,
+        handle: impl FnOnce(Row<'_>, BlockNumber) -> pg_sys::ItemPointerData,
     ) -> bool {
         if !matches!(self.state, State::Row { .. }) {
             return false;
@@ -363,7 +364,8 @@ impl RowFetch {
         else {
             unreachable!("just seen to be a row");
         };
-        let handle = handle(key, head, block);
+        let row = Row { key, payload, head };
+        let handle = handle(row, block);
         // SAFETY: the bytes stay until the index AM is called again.
         unsafe { slot::store_borrowed(slot, layout, key, payload, head, handle) };
         true

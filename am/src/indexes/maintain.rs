@@ -126,9 +126,10 @@ pub unsafe fn taken_back(relation: pg_sys::Relation, writer: Writer) {
 /// notes where it needs a new one, for `aminsert`. Whether it does anywhere.
 ///
 /// # Safety
-/// `relation` is open, and the new version, whose key and row these are,
+/// `relation` is open, `facts` are its own, and the new version, whose key and row these are,
 /// written; no page is locked.
 pub unsafe fn updated<A: TableAm>(
+    facts: &TableIndexes,
     table: &A,
     relation: pg_sys::Relation,
     old: Replaced<'_>,
@@ -138,7 +139,6 @@ pub unsafe fn updated<A: TableAm>(
 ) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        let facts = indexes_of(relation);
         if facts.indexes.is_empty() {
             return false;
         }
@@ -147,7 +147,7 @@ pub unsafe fn updated<A: TableAm>(
         let mut needs: [pg_sys::Oid; PUTS_MAX] = [pg_sys::Oid::INVALID; PUTS_MAX];
         let mut more: Vec<pg_sys::Oid> = Vec::new();
         let mut count = 0;
-        with_old_row(&facts, table, relation, old, |old_row, version| {
+        with_old_row(facts, table, relation, old, |old_row, version| {
             let changes = Changes::between(layout, old_row, new_row, facts.columns_end);
             for of in &facts.indexes {
                 if !moved && !of.looks_at(|column| changes.is_changed(column)) {

@@ -13,7 +13,7 @@ mod rebuild;
 mod vacuum;
 mod validate;
 
-pub use facts::has_none;
+pub use facts::{has_none, indexes_of};
 pub use maintain::{Replaced, deleted, taken_back, updated};
 pub use rebuild::rebuild;
 pub use vacuum::vacuum;

@@ -25,6 +25,7 @@ pub const INDEX_AM_NAME: &std::ffi::CStr = c"rowref";
 pub unsafe fn install() {
     // SAFETY: as the caller promises.
     unsafe {
+        relation::install();
         access::install();
         utility::install();
         dropped::install();

@@ -1,7 +1,9 @@
 //! What can be asked of a relation by its oid.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use pgrx::pg_guard;
 use pgrx::pg_sys;
 
 use crate::list::oids;
@@ -106,14 +108,88 @@ fn is_partitioned(relation: pg_sys::Relation) -> bool {
     unsafe { (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE }
 }
 
+/// What the executor's hooks ask of each relation of each statement.
+#[derive(Clone, Copy)]
+struct Facts {
+    is_ours: bool,
+    is_partitioned: bool,
+    fires_after_row: bool,
+}
+
+/// The last answer for some relations: where one lies in the array is decided
+/// by its oid alone.
+type Known = [(pg_sys::Oid, Facts); KNOWN];
+
+const KNOWN: usize = 64;
+const NOTHING: (pg_sys::Oid, Facts) = (
+    pg_sys::Oid::INVALID,
+    Facts {
+        is_ours: false,
+        is_partitioned: false,
+        fires_after_row: false,
+    },
+);
+
+thread_local! {
+    static FACTS: Cell<Known> = const { Cell::new([NOTHING; KNOWN]) };
+}
+
+fn place_of(relation: pg_sys::Oid) -> usize {
+    relation.to_u32() as usize % KNOWN
+}
+
+/// Has facts forgotten when the relation cache forgets what they came from.
+///
+/// # Safety
+/// Called once, from `_PG_init`.
+pub(super) unsafe fn install() {
+    // SAFETY: a function that lives as long as the library.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(changed), pg_sys::Datum::null()) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    FACTS.with(|facts| {
+        if relation == pg_sys::Oid::INVALID {
+            facts.set([NOTHING; KNOWN]);
+        } else {
+            facts.as_array_of_cells()[place_of(relation)].set(NOTHING);
+        }
+    });
+}
+
+/// The facts of a relation that the caller's statement has locked: as with the
+/// relation cache, what was true when the lock was taken.
+fn facts(relation: pg_sys::Oid) -> Option<Facts> {
+    let place = place_of(relation);
+    let (known, facts) = FACTS.with(|facts| facts.as_array_of_cells()[place].get());
+    if known == relation {
+        return Some(facts);
+    }
+    let facts = ask(relation, |open| {
+        // SAFETY: the relation is open, its trigger description null or whole.
+        let triggers = unsafe { (*open).trigdesc.as_ref() };
+        Facts {
+            // SAFETY: the relation is open.
+            is_ours: unsafe { is_ours(open) },
+            is_partitioned: is_partitioned(open),
+            fires_after_row: triggers.is_some_and(|triggers| {
+                triggers.trig_insert_after_row
+                    || triggers.trig_update_after_row
+                    || triggers.trig_delete_after_row
+            }),
+        }
+    })?;
+    // Opening it may have processed invalidations; what was read of it came
+    // after those.
+    FACTS.with(|all| all.as_array_of_cells()[place].set((relation, facts)));
+    Some(facts)
+}
+
 /// Whether rows of the relation may be ours: it is a table of ours, or a
 /// partitioned one, whose leaves may be.
 pub fn may_hold_ours(relation: pg_sys::Oid) -> bool {
-    // SAFETY: `ask` passes an open relation.
-    ask(relation, |open| {
-        is_partitioned(open) || unsafe { is_ours(open) }
-    })
-    .unwrap_or(false)
+    facts(relation).is_some_and(|facts| facts.is_ours || facts.is_partitioned)
 }
 
 /// Whether the relation is a table of ours.
@@ -126,15 +202,5 @@ pub fn holds_ours(relation: pg_sys::Oid) -> bool {
 /// foreign keys and deferred constraints included. A partitioned table's
 /// leaves may have triggers of their own.
 pub fn may_fire_after_row(relation: pg_sys::Oid) -> bool {
-    ask(relation, |open| {
-        // SAFETY: the relation is open, its trigger description null or whole.
-        let triggers = unsafe { (*open).trigdesc.as_ref() };
-        is_partitioned(open)
-            || triggers.is_some_and(|triggers| {
-                triggers.trig_insert_after_row
-                    || triggers.trig_update_after_row
-                    || triggers.trig_delete_after_row
-            })
-    })
-    .unwrap_or(true)
+    facts(relation).is_none_or(|facts| facts.is_partitioned || facts.fires_after_row)
 }

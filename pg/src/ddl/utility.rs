@@ -43,6 +43,32 @@ unsafe extern "C-unwind" fn process_utility(
         pending::settle_all();
         let mark = dropped::mark();
         switch::look_again();
+        if (*(*statement).utilityStmt).type_ == NodeTag::T_TransactionStmt {
+            // There are two of these to each small transaction, and they define
+            // nothing.
+            return match PREVIOUS {
+                Some(previous) => previous(
+                    statement,
+                    text,
+                    read_only_tree,
+                    context,
+                    parameters,
+                    environment,
+                    receiver,
+                    completion,
+                ),
+                None => hook::standard_ProcessUtility(
+                    statement,
+                    text,
+                    read_only_tree,
+                    context,
+                    parameters,
+                    environment,
+                    receiver,
+                    completion,
+                ),
+            };
+        }
         let mut statement = statement;
         let mut read_only_tree = read_only_tree;
         if names_our_index_am((*statement).utilityStmt) {
@@ -190,12 +216,14 @@ unsafe fn needs(node: *mut pg_sys::Node) -> Option<Needs> {
                     } else {
                         Need::Ring
                     },
+                    reads_again: false,
                 })
             }
             // A table is rewritten row by row.
             NodeTag::T_AlterTableStmt => Some(Needs {
                 read: Need::Ring,
                 write: Need::Ring,
+                reads_again: false,
             }),
             _ => None,
         }

@@ -6,6 +6,7 @@
 //! once for each executor run (`plan`) and is in force while that run runs
 //! (`run`); outside of any run everything is retained, which is always safe.
 
+mod last;
 mod plan;
 mod run;
 mod spill;
@@ -19,6 +20,7 @@ use pgrx::prelude::*;
 use rowref::RowRef;
 use rowref::handle::{Handle, HandleError, HandleTable, Lease, LeaseRef};
 
+pub use last::{lease_row, with_last};
 pub use run::{Need, Needs, during};
 
 use crate::conflict;
@@ -59,6 +61,7 @@ fn transaction_event(event: TransactionEvent) {
         return;
     }
     run::forget_all();
+    last::forget();
     TABLE.with(|table| {
         if let Some(table) = table.borrow_mut().as_mut() {
             // No error may be raised any more. The leases are gone in any case,
@@ -144,6 +147,21 @@ pub fn lease_new(
     block: BlockNumber,
 ) -> pg_sys::ItemPointerData {
     lease_as(run::current().write, relation, key, head, block)
+}
+
+/// As [`lease_new`], of a row that no index asks for: then nobody does where the
+/// indexes would have been the last ones to.
+#[inline]
+pub fn lease_new_unindexed(
+    relation: pg_sys::Oid,
+    key: &[u8],
+    head: Head,
+    block: BlockNumber,
+) -> pg_sys::ItemPointerData {
+    match run::current().write {
+        Need::Ring => UNNAMED,
+        need => lease_as(need, relation, key, head, block),
+    }
 }
 
 /// A handle that certainly lives to the end of the transaction (or of the run,

@@ -49,7 +49,8 @@ pub(super) unsafe fn needs(query: *mut pg_sys::QueryDesc) -> Needs {
         }
         let has_marks = nodes::<c_void>(plan.rowMarks).next().is_some();
         let names_junk = has_marks || work.writes;
-        if names_ctid(plan, names_junk) {
+        // The frames that the walk passes through own nothing.
+        if guarded(|| names_ctid(plan, names_junk)) {
             // A plan for several processes does its work in one as well. What
             // is changed is this session's copy, for good if it is a cached
             // plan: it will not name any less another time.
@@ -57,6 +58,7 @@ pub(super) unsafe fn needs(query: *mut pg_sys::QueryDesc) -> Needs {
             return Needs {
                 read: Need::Canonical,
                 write: Need::Canonical,
+                reads_again: work.updates,
             };
         }
         Needs {
@@ -72,6 +74,7 @@ pub(super) unsafe fn needs(query: *mut pg_sys::QueryDesc) -> Needs {
                 (true, false) => Need::Ring,
                 (true, true) => Need::Retained,
             },
+            reads_again: work.updates,
         }
     }
 }
@@ -98,6 +101,8 @@ struct Work {
     writes: bool,
     /// Finds existing rows by their tid.
     addresses: bool,
+    /// Changes existing rows, which are fetched by their tids for that.
+    updates: bool,
     /// Queues tids for AFTER ROW triggers.
     fires: bool,
 }
@@ -114,14 +119,20 @@ impl Work {
             let is_speculative =
                 modify.onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE;
             self.writes = true;
+            self.updates |= matches!(
+                modify.operation,
+                pg_sys::CmdType::CMD_UPDATE | pg_sys::CmdType::CMD_MERGE
+            );
             self.addresses |= modify.operation != pg_sys::CmdType::CMD_INSERT || is_speculative;
-            let entries: Vec<_> = nodes::<pg_sys::RangeTblEntry>(plan.rtable).collect();
-            let targets = integers(modify.resultRelations)
+            let entry = |number: c_int| {
+                let place = usize::try_from(number).ok()?.checked_sub(1)?;
+                nodes::<pg_sys::RangeTblEntry>(plan.rtable).nth(place)
+            };
+            for entry in integers(modify.resultRelations)
                 .chain(std::iter::once(modify.rootRelation as c_int))
-                .filter_map(|number| entries.get(usize::try_from(number).ok()?.checked_sub(1)?));
-            for entry in targets {
-                let relation = (**entry).relid;
-                self.fires |= ddl::may_fire_after_row(relation);
+                .filter_map(entry)
+            {
+                self.fires |= ddl::may_fire_after_row((*entry).relid);
             }
         }
     }
@@ -288,10 +299,14 @@ unsafe fn is_ctid(node: *mut pg_sys::Node) -> bool {
 }
 
 /// Whether an expression, or a list of them, names a ctid.
+///
+/// # Safety
+/// The node is null or whole. The server's walkers may raise an error: the
+/// caller has a guard around this, and no frame in between owns anything.
+#[inline]
 unsafe fn mentions<T>(node: *mut T) -> bool {
-    // SAFETY: the caller's node is whole. The frames the walk passes through
-    // own nothing.
-    unsafe { guarded(|| ctid_walker(node.cast(), ptr::null_mut())) }
+    // SAFETY: the caller's promise.
+    unsafe { !node.is_null() && ctid_walker(node.cast(), ptr::null_mut()) }
 }
 
 unsafe extern "C-unwind" fn ctid_walker(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
@@ -355,8 +370,7 @@ unsafe extern "C-unwind" fn planner(
     unsafe {
         let serial = options & PARALLEL != 0
             && pg_sys::max_parallel_workers_per_gather > 0
-            && mentions(query)
-            && guarded(|| ours_walker(query.cast(), ptr::null_mut()));
+            && guarded(|| mentions(query) && ours_walker(query.cast(), ptr::null_mut()));
         let options = if serial { options & !PARALLEL } else { options };
         match PREVIOUS_PLANNER {
             Some(previous) => previous(query, text, options, parameters),

@@ -6,7 +6,6 @@
 //! left, by return or by error.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
 
 use pgrx::pg_guard;
 use pgrx::pg_sys;
@@ -54,6 +53,8 @@ pub struct Needs {
     pub read: Need,
     /// For rows that are written.
     pub write: Need,
+    /// Whether a row that was read is likely to be read once more, by its tid.
+    pub reads_again: bool,
 }
 
 impl Needs {
@@ -61,11 +62,13 @@ impl Needs {
     pub const SAFE: Needs = Needs {
         read: Need::Retained,
         write: Need::Retained,
+        reads_again: false,
     };
     /// Nobody comes back for anything.
     pub const NOTHING: Needs = Needs {
         read: Need::Nothing,
         write: Need::Nothing,
+        reads_again: false,
     };
 }
 
@@ -84,6 +87,16 @@ thread_local! {
     }));
 }
 
+/// A run that was started and has not ended.
+#[derive(Clone, Copy)]
+struct Run {
+    /// The address of its `QueryDesc`.
+    query: usize,
+    /// Runs are numbered as they start.
+    number: u64,
+    needs: Needs,
+}
+
 /// The runs that were started and have not ended.
 ///
 /// A run that fails is never told to end: what ends it is the abort of the
@@ -94,10 +107,10 @@ thread_local! {
 /// when it aborts; nothing has to be handed over when one is released.
 #[derive(Default)]
 struct Known {
-    /// By the address of the `QueryDesc`.
-    by_query: HashMap<usize, (u64, Needs)>,
-    /// The addresses, by the number of the run.
-    by_number: BTreeMap<u64, usize>,
+    /// In the order of their numbers. Mostly there is one, or a few that nest,
+    /// and the one that is asked for is the last: so they are searched from
+    /// the end.
+    open: Vec<Run>,
     started: u64,
     /// For each open subtransaction, outermost first, the first number that
     /// could be one of its runs.
@@ -108,18 +121,27 @@ impl Known {
     /// Enters a run. One that is known at the same address is gone, and is
     /// returned.
     fn enter(&mut self, query: usize, needs: Needs) -> Option<Needs> {
-        let number = self.started;
+        let gone = self.leave(query);
+        self.open.push(Run {
+            query,
+            number: self.started,
+            needs,
+        });
         self.started += 1;
-        self.by_number.insert(number, query);
-        let (old, gone) = self.by_query.insert(query, (number, needs))?;
-        self.by_number.remove(&old);
-        Some(gone)
+        gone
+    }
+
+    fn place_of(&self, query: usize) -> Option<usize> {
+        self.open.iter().rposition(|run| run.query == query)
+    }
+
+    fn needs_of(&self, query: usize) -> Option<Needs> {
+        Some(self.open[self.place_of(query)?].needs)
     }
 
     fn leave(&mut self, query: usize) -> Option<Needs> {
-        let (number, needs) = self.by_query.remove(&query)?;
-        self.by_number.remove(&number);
-        Some(needs)
+        let place = self.place_of(query)?;
+        Some(self.open.remove(place).needs)
     }
 
     fn begin(&mut self, subtransaction: pg_sys::SubTransactionId) {
@@ -139,10 +161,15 @@ impl Known {
         let Some(mark) = self.end(subtransaction) else {
             return Vec::new();
         };
-        let gone = self.by_number.split_off(&mark);
-        gone.values()
-            .filter_map(|query| Some(self.by_query.remove(query)?.1))
-            .collect()
+        let first = self.open.partition_point(|run| run.number < mark);
+        self.open.drain(first..).map(|run| run.needs).collect()
+    }
+
+    /// Ends all, and keeps the room.
+    fn clear(&mut self) {
+        self.open.clear();
+        self.marks.clear();
+        self.started = 0;
     }
 }
 
@@ -157,12 +184,12 @@ pub(super) fn current() -> Needs {
 
 /// How many runs were started and have not ended.
 pub(super) fn open_runs() -> usize {
-    runs().known.borrow().by_query.len()
+    runs().known.borrow().open.len()
 }
 
 pub(super) fn forget_all() {
     let runs = runs();
-    *runs.known.borrow_mut() = Known::default();
+    runs.known.borrow_mut().clear();
     runs.current.set(Needs::SAFE);
     runs.transaction.set(runs.transaction.get() + 1);
 }
@@ -258,10 +285,7 @@ fn close_scope(needs: Needs) {
 
 fn needs_of(query: *mut pg_sys::QueryDesc) -> Needs {
     let known = runs().known.borrow();
-    known
-        .by_query
-        .get(&(query as usize))
-        .map_or(Needs::SAFE, |(_, needs)| *needs)
+    known.needs_of(query as usize).unwrap_or(Needs::SAFE)
 }
 
 #[pg_guard]
@@ -359,6 +383,7 @@ mod tests {
         Needs {
             read: Need::Nothing,
             write,
+            reads_again: false,
         }
     }
 
@@ -377,8 +402,7 @@ mod tests {
         assert!(known.abort(9).is_empty(), "it never began");
         let gone = known.abort(2);
         assert_eq!(gone, [numbered(Need::Retained), numbered(Need::Canonical)]);
-        assert_eq!(known.by_query.len(), 1);
-        assert_eq!(known.by_number.len(), 1);
+        assert_eq!(known.open.len(), 1);
         assert!(known.marks.is_empty());
         // The outer one is ended by its own end, once.
         assert_eq!(known.leave(outer), Some(numbered(Need::Ring)));
@@ -391,7 +415,7 @@ mod tests {
         assert_eq!(known.enter(7, numbered(Need::Ring)), None);
         let gone = known.enter(7, numbered(Need::Retained));
         assert_eq!(gone, Some(numbered(Need::Ring)));
-        assert_eq!(known.by_number.len(), 1);
+        assert_eq!(known.open.len(), 1);
         assert_eq!(known.leave(7), Some(numbered(Need::Retained)));
     }
 }

@@ -89,28 +89,30 @@ impl Arena {
         }
     }
 
-    /// Seals the open segment and begins the next one.
+    /// Seals the open segment, if there is one, and begins the next. Whether
+    /// one was sealed, so that there is more that could be spilled.
     #[cold]
     pub fn advance<E: EpochSource>(
         &mut self,
         pool: &mut EpochPool<E>,
         spare: &mut Option<Buffers>,
-    ) -> Result<(), HandleError> {
+    ) -> Result<bool, HandleError> {
         let place = match self.open.as_ref().map(Segment::next) {
             Some(next) if next.offset <= OFFSET_MAX => next,
             Some(full) => pool.take(Some(full.epoch))?,
             None => pool.take(None)?,
         };
         let next = Segment::new(place, spare.take().unwrap_or_default());
-        if let Some(full) = self.open.replace(next) {
-            self.resident_bytes += full.buffers.footprint_bytes();
-            self.sealed.push(Sealed {
-                first: full.first,
-                count: full.count() as u16,
-                held: Held::Memory(full.buffers),
-            });
-        }
-        Ok(())
+        let Some(full) = self.open.replace(next) else {
+            return Ok(false);
+        };
+        self.resident_bytes += full.buffers.footprint_bytes();
+        self.sealed.push(Sealed {
+            first: full.first,
+            count: full.count() as u16,
+            held: Held::Memory(full.buffers),
+        });
+        Ok(true)
     }
 
     /// Leases the next handle; the arena must not be full.

@@ -15,6 +15,9 @@ pub(super) struct Ring {
     dropped: u64,
     /// How many leases there were since the ring was cleared.
     leased: u64,
+    /// Memory of a segment that went, for the first one of the next
+    /// transaction.
+    spare: Buffers,
 }
 
 impl Ring {
@@ -24,6 +27,7 @@ impl Ring {
             segments: VecDeque::new(),
             dropped: 0,
             leased: 0,
+            spare: Buffers::default(),
         }
     }
 
@@ -53,7 +57,7 @@ impl Ring {
             None => pool.take(None)?,
         };
         // The memory of a segment that has left the ring serves the new one.
-        let mut buffers = Buffers::default();
+        let mut buffers = std::mem::take(&mut self.spare);
         while let Some(oldest) = self.segments.front() {
             let count = oldest.count() as u64;
             if self.dropped + count + self.capacity as u64 > self.leased {
@@ -83,8 +87,12 @@ impl Ring {
 
     /// Forgets all leases and returns the rest of the epoch.
     pub fn clear<E: EpochSource>(&mut self, pool: &mut EpochPool<E>) {
-        if let Some(last) = self.segments.back() {
+        if let Some(mut last) = self.segments.pop_back() {
             pool.give_back(last.next());
+            if last.buffers.footprint_bytes() <= SPARE_BYTES_MAX {
+                last.buffers.clear();
+                self.spare = last.buffers;
+            }
         }
         self.segments.clear();
         (self.dropped, self.leased) = (0, 0);
@@ -94,9 +102,13 @@ impl Ring {
         self.segments
             .iter()
             .map(|segment| segment.buffers.footprint_bytes())
-            .sum()
+            .sum::<usize>()
+            + self.spare.footprint_bytes()
     }
 }
+
+/// What is kept from one transaction to the next.
+const SPARE_BYTES_MAX: usize = 16 * 1024;
 
 /// Segments of very long references end before their epoch, so that the ring
 /// can let go of memory in pieces.

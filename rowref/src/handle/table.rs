@@ -120,8 +120,9 @@ impl<E: EpochSource, S: SpillFile> HandleTable<E, S> {
         match mode {
             LeaseMode::Ring => self.ring.lease(lease, &mut self.pool),
             LeaseMode::Retained => {
-                if self.retained.is_full(self.segment_bytes_max()) {
-                    self.retained.advance(&mut self.pool, &mut self.spare)?;
+                if self.retained.is_full(self.segment_bytes_max())
+                    && self.retained.advance(&mut self.pool, &mut self.spare)?
+                {
                     self.spill_excess()?;
                 }
                 Ok(self.retained.push(lease))
@@ -129,8 +130,7 @@ impl<E: EpochSource, S: SpillFile> HandleTable<E, S> {
             LeaseMode::Scoped(scope) => {
                 let bytes_max = self.segment_bytes_max();
                 let arena = scope_arena(&mut self.scopes, scope);
-                if arena.is_full(bytes_max) {
-                    arena.advance(&mut self.pool, &mut self.spare)?;
+                if arena.is_full(bytes_max) && arena.advance(&mut self.pool, &mut self.spare)? {
                     self.spill_excess()?;
                 }
                 Ok(scope_arena(&mut self.scopes, scope).push(lease))
@@ -150,8 +150,9 @@ impl<E: EpochSource, S: SpillFile> HandleTable<E, S> {
         if let Some(ordinal) = known {
             return Ok(self.canonical.handle(Entry::from_ordinal(ordinal)));
         }
-        if self.canonical.is_full(self.segment_bytes_max()) {
-            self.canonical.advance(&mut self.pool, &mut self.spare)?;
+        if self.canonical.is_full(self.segment_bytes_max())
+            && self.canonical.advance(&mut self.pool, &mut self.spare)?
+        {
             self.spill_excess()?;
         }
         // Beyond four billion leases in one transaction the ordinals end.
