@@ -1,13 +1,14 @@
 //! Sequential scans below UPDATE and DELETE, leaf by leaf: `README.md`,
 //! "Sweeps". Which plans are swept is decided in `pg::sweep`.
 
-use crate::indexes;
+use crate::indexes::EntriesToEnd;
 use crate::insert::writer;
 use crate::row_handle;
 use crate::scan;
 use crate::table_am::TableAm;
 use engine::BlockNumber;
 use engine::mvcc::VersionId;
+use engine::mvcc::batch::Row;
 use engine::mvcc::scan::{Direction, Place, Range};
 use pg::error::OrRaise;
 use pg::row::has_pointers;
@@ -131,9 +132,7 @@ impl<A: TableAm> scan::ScanState<A> {
         self.sweep.hits.clear();
         self.sweep.done = 0;
         let rows = self.batch.len();
-        // SAFETY: the node's slot is of our kind; the rows stay where they are
-        // until the next leaf is read, and what the slot borrows is replaced or
-        // cleared by then.
+        // SAFETY: the node's slot is of our kind, and the rows are at hand.
         unsafe {
             if (*node).qual.is_null() {
                 self.sweep.hits.extend(0..rows as u32);
@@ -142,16 +141,7 @@ impl<A: TableAm> scan::ScanState<A> {
             let slot = (*node.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot;
             self.sweep.hits.reserve(rows);
             for nth in 0..rows {
-                let row = self.batch.row(nth);
-                let nobody = row_handle::nobody();
-                slot::store_borrowed(
-                    slot,
-                    self.table.layout(),
-                    row.key,
-                    row.payload,
-                    row.head,
-                    nobody,
-                );
+                self.show(slot, self.batch.row(nth), row_handle::nobody());
                 if passes(node, slot) {
                     self.sweep.hits.push(nth as u32);
                 }
@@ -163,9 +153,12 @@ impl<A: TableAm> scan::ScanState<A> {
     unsafe fn end_hits(&mut self, node: *mut pg_sys::PlanState, relation: pg_sys::Relation) {
         // SAFETY: the scan's relation is open, and no page locked.
         unsafe {
-            if !indexes::has_none(relation) || change::is_wanted(relation) {
+            if change::is_wanted(relation) {
                 return;
             }
+            let Some(entries) = EntriesToEnd::of(relation) else {
+                return;
+            };
             let rows: Vec<VersionId<'_>> = self.sweep.hits[self.sweep.done..]
                 .iter()
                 .map(|nth| self.batch.row(*nth as usize))
@@ -180,14 +173,21 @@ impl<A: TableAm> scan::ScanState<A> {
                 return;
             }
             let near = BlockNumber(self.batch.block);
-            let ended = self
-                .table
-                .end_run(writer((*(*node).state).es_output_cid), &rows, near)
-                .or_raise(relation);
-            if ended > 0 {
-                self.sweep.done += ended;
-                count_ended(node, relation, ended);
+            let writer = writer((*(*node).state).es_output_cid);
+            let ended = self.table.end_run(writer, &rows, near).or_raise(relation);
+            if ended == 0 {
+                return;
             }
+            if entries.is_any() {
+                let slot = (*node.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot;
+                for nth in &self.sweep.hits[self.sweep.done..][..ended] {
+                    let row = self.batch.row(*nth as usize);
+                    self.show(slot, row, row_handle::nobody());
+                    entries.end(writer, row.key, slot);
+                }
+            }
+            self.sweep.done += ended;
+            count_ended(node, relation, ended);
         }
     }
 
@@ -204,6 +204,22 @@ impl<A: TableAm> scan::ScanState<A> {
             let near = BlockNumber(self.batch.block);
             let handle = row_handle::lease(relation, row, near);
             let slot = (*node.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot;
+            self.show(slot, row, handle);
+            project(node, slot)
+        }
+    }
+
+    /// Puts a row of the leaf at hand into the node's slot.
+    unsafe fn show(
+        &self,
+        slot: *mut pg_sys::TupleTableSlot,
+        row: Row<'_>,
+        handle: pg_sys::ItemPointerData,
+    ) {
+        // SAFETY: the slot is of our kind; the row stays where it is until the
+        // next leaf is read, and what the slot borrows is replaced or cleared by
+        // then.
+        unsafe {
             slot::store_borrowed(
                 slot,
                 self.table.layout(),
@@ -212,7 +228,6 @@ impl<A: TableAm> scan::ScanState<A> {
                 row.head,
                 handle,
             );
-            project(node, slot)
         }
     }
 }

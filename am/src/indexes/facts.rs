@@ -39,6 +39,8 @@ pub struct IndexFacts {
 pub struct TableIndexes {
     /// In the order in which core goes through them.
     pub indexes: Box<[IndexFacts]>,
+    /// Whether entries in all of them may end a little later than their rows.
+    pub are_late: bool,
     /// One more than the greatest column that any of them looks at.
     pub columns_end: usize,
     old_row: Cell<Option<RowSlot>>,
@@ -207,15 +209,6 @@ pub unsafe fn indexes_of(table: pg_sys::Relation) -> Rc<TableIndexes> {
     }
 }
 
-/// Whether a table that is locked for writing has no stored indexes.
-///
-/// # Safety
-/// `table` is open.
-pub unsafe fn has_none(table: pg_sys::Relation) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe { indexes_of(table).indexes.is_empty() }
-}
-
 /// Finds out about a table's indexes. If they change meanwhile, what was found
 /// is not kept, and the caller comes again.
 unsafe fn find(table: pg_sys::Relation) {
@@ -245,6 +238,7 @@ unsafe fn find(table: pg_sys::Relation) {
             .map_or(0, |last| last + 1);
         let descriptor = memory.enter(|| pg_sys::CreateTupleDescCopyConstr((*table).rd_att));
         let facts = Rc::new(TableIndexes {
+            are_late: indexes.iter().all(|facts| facts.late.is_some()),
             indexes: indexes.into(),
             columns_end,
             old_row: Cell::new(None),

@@ -13,7 +13,7 @@ use pg::error::{self, OrRaise};
 use pg::evaluate::{Evaluator, IndexValues};
 use pg::memory::in_temporary_context;
 use pg::open::OpenIndex;
-use pg::pending::{self, PlainIndex};
+use pg::pending;
 use pg::row::{IndexLayout, TableLayout, same_image};
 use pg::slot;
 use pgrx::pg_sys;
@@ -47,13 +47,7 @@ pub unsafe fn deleted<A: TableAm>(table: &A, relation: pg_sys::Relation, old: Re
             let table = (*relation).rd_id;
             let is_late = pending::is_open();
             if is_late {
-                in_temporary_context(|| {
-                    for of in &facts.indexes {
-                        if let Some(plain) = of.late(table) {
-                            end_late(of, plain, old, row);
-                        }
-                    }
-                });
+                end_late(&facts, table, old.writer, old.id.key, row);
             }
             for of in &facts.indexes {
                 if is_late && of.late(table).is_some() {
@@ -73,28 +67,77 @@ pub unsafe fn deleted<A: TableAm>(table: &A, relation: pg_sys::Relation, old: Re
     }
 }
 
-/// Has the entry of a deleted row ended together with others.
+/// Has the entries of a deleted row ended together with others, in the indexes
+/// where that may be.
 ///
 /// # Safety
-/// `pending::is_open`; the slot holds the row, and no page is locked.
+/// `pending::is_open`; the slot holds the row, `reference` is its key, and no
+/// page is locked.
 unsafe fn end_late(
-    of: &IndexFacts,
-    plain: PlainIndex<'_>,
-    old: Replaced<'_>,
+    facts: &TableIndexes,
+    table: pg_sys::Oid,
+    writer: Writer,
+    reference: &[u8],
     row: *mut pg_sys::TupleTableSlot,
 ) {
     let mut values = IndexValues::default();
-    // SAFETY: the caller's promise. Nothing that the key is made of is used
-    // once it is there.
+    // SAFETY: the caller's promise. Nothing that a key is made of is used once
+    // it is there.
     unsafe {
-        let had = of.evaluating(|evaluator| evaluator.evaluate(row, &mut values));
-        if had {
-            let (values, isnull) = (&values.values, &values.isnull);
-            pending::collect(plain, old.writer, |key| {
-                plain.layout.key_of(values, isnull, old.id.key, key)
+        in_temporary_context(|| {
+            for of in &facts.indexes {
+                let Some(plain) = of.late(table) else {
+                    continue;
+                };
+                if of.evaluating(|evaluator| evaluator.evaluate(row, &mut values)) {
+                    let (values, isnull) = (&values.values, &values.isnull);
+                    pending::collect(plain, writer, |key| {
+                        plain.layout.key_of(values, isnull, reference, key)
+                    })
+                    .or_raise_here(plain.layout);
+                }
+            }
+        });
+    }
+}
+
+/// What has to be done to the indexes of a table of which many rows end at
+/// once: nothing, or nothing but what may be done a little later.
+pub struct EntriesToEnd {
+    facts: Rc<TableIndexes>,
+    table: pg_sys::Oid,
+}
+
+impl EntriesToEnd {
+    /// `None` if there is an index whose entries have to end with their rows.
+    ///
+    /// # Safety
+    /// `relation` is open and locked for writing.
+    pub unsafe fn of(relation: pg_sys::Relation) -> Option<EntriesToEnd> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let facts = indexes_of(relation);
+            let is_free = facts.indexes.is_empty() || facts.are_late && pending::is_open();
+            is_free.then(|| EntriesToEnd {
+                facts,
+                table: (*relation).rd_id,
             })
-            .or_raise_here(plain.layout);
         }
+    }
+
+    /// Whether there are any.
+    pub fn is_any(&self) -> bool {
+        !self.facts.indexes.is_empty()
+    }
+
+    /// Ends those of one row, which was ended by `writer`.
+    ///
+    /// # Safety
+    /// The table is open; `row` holds the row, whose key this is, and no page
+    /// is locked.
+    pub unsafe fn end(&self, writer: Writer, key: &[u8], row: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: the caller's promise, and `of` has asked.
+        unsafe { end_late(&self.facts, self.table, writer, key, row) };
     }
 }
 

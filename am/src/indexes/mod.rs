@@ -13,8 +13,8 @@ mod rebuild;
 mod vacuum;
 mod validate;
 
-pub use facts::{has_none, indexes_of};
-pub use maintain::{Replaced, deleted, taken_back, updated};
+pub use facts::indexes_of;
+pub use maintain::{EntriesToEnd, Replaced, deleted, taken_back, updated};
 pub use rebuild::rebuild;
 pub use vacuum::vacuum;
 pub use validate::validate;

@@ -234,6 +234,61 @@ DELETE FROM t WHERE id > 1000;
 SELECT * FROM seen();
 RESET work_mem;
 
+-- Rows that are found by reading the whole table, where they lie together: all of
+-- them, some, more than memory holds, with others' work on them in between.
+SET enable_seqscan = on;
+SET enable_indexscan = off;
+SET enable_indexonlyscan = off;
+ALTER FUNCTION seen SET enable_seqscan = off SET enable_indexscan = on SET enable_indexonlyscan = on;
+CREATE TABLE found (id int PRIMARY KEY, a int, b text, c numeric) USING :am;
+INSERT INTO found SELECT * FROM t;
+DROP INDEX t_u;
+DELETE FROM t WHERE c % 10 = 1;
+SELECT by_a, by_b, by_c FROM seen();
+BEGIN;
+UPDATE t SET a = a + 1 WHERE c % 10 = 2;
+DELETE FROM t WHERE c % 10 IN (2, 3);
+SELECT by_a, by_b, by_c FROM seen();
+SAVEPOINT s;
+DELETE FROM t;
+SELECT by_a, by_b, by_c FROM seen();
+INSERT INTO t SELECT * FROM found;
+SELECT by_a, by_b, by_c FROM seen();
+ROLLBACK TO s;
+SELECT by_a, by_b, by_c FROM seen();
+ROLLBACK;
+SELECT by_a, by_b, by_c FROM seen();
+CREATE FUNCTION divides(c numeric) RETURNS numeric IMMUTABLE LANGUAGE sql AS 'SELECT 1 / (c - 500)';
+DELETE FROM t WHERE divides(c) > 0 OR c % 10 = 4;
+SELECT by_a, by_b, by_c FROM seen();
+CREATE INDEX t_divides ON t (divides(c)) WHERE c <> 500;
+SET work_mem = '64kB';
+DELETE FROM t WHERE c % 10 IN (5, 6);
+RESET work_mem;
+SELECT by_a, by_b, by_c FROM seen();
+CREATE FUNCTION sweeps(OUT before bigint, OUT after bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM t WHERE c % 10 = 7;
+    SELECT by_a INTO before FROM seen();
+    BEGIN
+        DELETE FROM t WHERE c % 10 = 8;
+        PERFORM divides(500);
+    EXCEPTION WHEN division_by_zero THEN
+        DELETE FROM t WHERE c % 10 = 9 AND c < 100;
+    END;
+    SELECT by_a INTO after FROM seen();
+END $$;
+SELECT * FROM sweeps();
+SELECT by_a, by_b, by_c FROM seen();
+SET enable_indexscan = on;
+SET enable_indexonlyscan = on;
+SET enable_seqscan = off;
+TRUNCATE t;
+DROP INDEX t_divides;
+CREATE UNIQUE INDEX t_u ON t (lower(b), id);
+INSERT INTO t SELECT * FROM found;
+SELECT * FROM seen();
+
 -- Prepared transactions.
 BEGIN;
 DELETE FROM t WHERE a = 70;
@@ -278,5 +333,5 @@ END $$;
 SELECT * FROM moves();
 SELECT p, count(*) FROM parted WHERE a >= 0 GROUP BY p ORDER BY p;
 
-DROP TABLE part_of, t, parted;
-DROP FUNCTION seen, deletes, fails, tells, with_workers, defines, moves, comes_back;
+DROP TABLE part_of, t, parted, found;
+DROP FUNCTION seen, divides, sweeps, deletes, fails, tells, with_workers, defines, moves, comes_back;
