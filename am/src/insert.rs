@@ -8,7 +8,7 @@ use crate::toast;
 use crate::unique;
 use engine::mvcc::Writer;
 use engine::mvcc::write::{Insertion, Written};
-use engine::page::cell::{EntryKind, Head};
+use engine::page::cell::{EntryKind, Head, bit};
 use engine::{CommandId, Xid};
 use pg::error::OrRaise;
 use pg::slot;
@@ -87,13 +87,13 @@ pub unsafe fn insert_row<A: TableAm>(
     table: &A,
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
-    writer: Writer,
+    (writer, flags): (Writer, u8),
     key: &[u8],
     payload: &[u8],
 ) -> Written {
     // SAFETY: the relation is open; the slot holds the row whose key exists.
     unsafe {
-        match patiently(relation, || table.insert(writer, key, payload)) {
+        match patiently(relation, || table.insert(writer, key, payload, flags)) {
             Some(written) => written,
             None => unique::violation(relation, slot),
         }
@@ -130,19 +130,29 @@ pub unsafe extern "C-unwind" fn tuple_insert<A: TableAm>(
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
     cid: pg_sys::CommandId,
-    _options: i32,
+    options: i32,
     _bistate: *mut pg_sys::BulkInsertStateData,
 ) {
     // SAFETY: the server's arguments are live.
     unsafe {
         let table = open::<A>(relation);
-        let writer = writer(cid);
+        let writer = (writer(cid), flags_of(options));
         let (mut key, mut payload) = row_room();
         encode(&table, relation, slot, &mut key, &mut payload);
         let written = insert_row(&table, relation, slot, writer, &key, &payload);
         decoding::inserted(&table, relation, &key, &payload);
         name_row(relation, slot, writer, &key, written);
         count_inserts(relation, 1);
+    }
+}
+
+/// What the options of an insertion make of the row's version. FREEZE: everybody
+/// sees it at once, in a table that nobody else can see before we commit.
+fn flags_of(options: i32) -> u8 {
+    if options & pg_sys::TABLE_INSERT_FROZEN as i32 != 0 {
+        bit::FROZEN | bit::COMMITTED
+    } else {
+        0
     }
 }
 
@@ -153,12 +163,12 @@ pub unsafe extern "C-unwind" fn tuple_insert<A: TableAm>(
 pub(crate) unsafe fn name_row(
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
-    writer: Writer,
+    (writer, flags): (Writer, u8),
     key: &[u8],
     written: Written,
 ) {
     let head = Head {
-        flags: EntryKind::Put as u8,
+        flags: EntryKind::Put as u8 | flags,
         xmin: writer.xid,
         cid: writer.cid,
         sequence: written.sequence,
@@ -184,40 +194,45 @@ pub(crate) unsafe fn count_inserts(relation: pg_sys::Relation, rows: i64) {
 }
 
 /// The `multi_insert` callback: the rows are sorted by key, and each leaf takes
-/// as many of them in one record as belong there and fit.
+/// as many of them in one record as belong there and fit. One whose key is taken
+/// is not stored (`owed`).
 #[pg_guard]
 pub unsafe extern "C-unwind" fn multi_insert<A: TableAm>(
     relation: pg_sys::Relation,
     slots: *mut *mut pg_sys::TupleTableSlot,
     nslots: i32,
     cid: pg_sys::CommandId,
-    _options: i32,
+    options: i32,
     _bistate: *mut pg_sys::BulkInsertStateData,
 ) {
     // SAFETY: the server passes nslots live slots.
     unsafe {
         let table = open::<A>(relation);
-        let writer = writer(cid);
+        let writer = (writer(cid), flags_of(options));
         let slots = std::slice::from_raw_parts(slots, nslots as usize);
         let mut batch = InsertBatch::default();
         for slot in slots {
             batch.add(&table, relation, *slot);
         }
-        let written = batch.insert(&table, relation, writer, |nth, key, payload| {
-            insert_row(&table, relation, slots[nth], writer, key, payload)
-        });
+        let written = batch.insert(&table, relation, writer);
+        let mut count = 0;
         for (nth, (key, payload), place) in written {
+            let Some(place) = place else {
+                unique::leave_to_index(relation, slots[nth]);
+                continue;
+            };
             decoding::inserted(&table, relation, key, payload);
             name_row(relation, slots[nth], writer, key, place);
+            count += 1;
         }
-        count_inserts(relation, slots.len() as i64);
+        count_inserts(relation, count);
     }
 }
 
 /// Rows encoded and waiting to be inserted together, in the order of their
 /// keys: each leaf takes as many of them in one record as belong there and fit.
 #[derive(Default)]
-pub struct InsertBatch {
+struct InsertBatch {
     bytes: Vec<u8>,
     rows: Vec<Encoded>,
     key: Vec<u8>,
@@ -238,7 +253,7 @@ impl InsertBatch {
     ///
     /// # Safety
     /// `slot` holds a row of `relation`'s type.
-    pub unsafe fn add<A: TableAm>(
+    unsafe fn add<A: TableAm>(
         &mut self,
         table: &A,
         relation: pg_sys::Relation,
@@ -263,19 +278,18 @@ impl InsertBatch {
         });
     }
 
-    /// Inserts the rows. One whose key has a history already is given to
-    /// `one`, with its number in the order of [`InsertBatch::add`]. Returns
-    /// number, key with payload, and place of each.
+    /// Inserts the rows, waiting for whoever is at a key. Returns number in the
+    /// order of [`InsertBatch::add`], key with payload, and place of each, which
+    /// is nowhere if the key is taken.
     ///
     /// # Safety
     /// `relation` is open.
-    pub unsafe fn insert<A: TableAm>(
+    unsafe fn insert<A: TableAm>(
         &mut self,
         table: &A,
         relation: pg_sys::Relation,
-        writer: Writer,
-        mut one: impl FnMut(usize, &[u8], &[u8]) -> Written,
-    ) -> impl Iterator<Item = (usize, (&[u8], &[u8]), Written)> {
+        (writer, flags): (Writer, u8),
+    ) -> impl Iterator<Item = (usize, (&[u8], &[u8]), Option<Written>)> {
         let bytes = &self.bytes;
         let order = table.layout();
         let by_key = |a: &Encoded, b: &Encoded| {
@@ -293,20 +307,20 @@ impl InsertBatch {
             .iter()
             .map(|at| (&bytes[at.start..at.middle], &bytes[at.middle..at.end]))
             .collect();
-        let mut written = Vec::with_capacity(rows.len());
-        let mut done = 0;
-        while done < rows.len() {
+        let mut written: Vec<Option<Written>> = Vec::with_capacity(rows.len());
+        let mut run = Vec::with_capacity(rows.len());
+        while written.len() < rows.len() {
+            let rest = &rows[written.len()..];
             // SAFETY: the relation is open.
-            let taken = unsafe {
-                table
-                    .insert_run(writer, &rows[done..], &mut written)
-                    .or_raise(relation)
-            };
-            done += taken;
-            if taken == 0 {
-                let (key, payload) = rows[done];
-                written.push(one(self.rows[done].nth, key, payload));
-                done += 1;
+            unsafe {
+                let taken = table.insert_run(writer, flags, rest, &mut run);
+                if taken.or_raise(relation) > 0 {
+                    written.extend(run.drain(..).map(Some));
+                } else {
+                    let (key, payload) = rest[0];
+                    let once = || table.insert(writer, key, payload, flags);
+                    written.push(patiently(relation, once));
+                }
             }
         }
         self.rows.iter().zip(written).map(|(at, place)| {

@@ -120,8 +120,8 @@ impl TableAm for Iot {
         self.0.with(|v| v.sample_block(block, snapshot, batch))
     }
 
-    fn insert(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion> {
-        self.0.with(|v| v.insert(writer, key, payload, 0))
+    fn insert(&self, writer: Writer, key: &[u8], payload: &[u8], flags: u8) -> Result<Insertion> {
+        self.0.with(|v| v.insert(writer, key, payload, flags))
     }
 
     fn insert_speculative(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion> {
@@ -139,10 +139,11 @@ impl TableAm for Iot {
     fn insert_run(
         &self,
         writer: Writer,
+        flags: u8,
         rows: &[(&[u8], &[u8])],
         written: &mut Vec<Written>,
     ) -> Result<usize> {
-        self.0.with(|v| v.insert_run(writer, rows, written))
+        self.0.with(|v| v.insert_run(writer, flags, rows, written))
     }
 
     fn supersede(

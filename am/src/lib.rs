@@ -16,6 +16,7 @@ mod iot;
 mod modify;
 mod open;
 mod organize;
+mod owed;
 mod parallel;
 mod routine;
 mod row_handle;

@@ -540,7 +540,7 @@ unsafe fn move_row<A: TableAm>(
             command.table,
             command.relation,
             slot,
-            command.writer,
+            (command.writer, 0),
             key,
             payload,
         );

@@ -1,5 +1,6 @@
 //! The one `TableAmRoutine`, assembled for an access method.
 
+use crate::owed;
 use crate::table_am::TableAm;
 use crate::{
     create, estimate, fetch, indexes, insert, modify, parallel, sample, scan, speculate, vacuum,
@@ -39,7 +40,7 @@ pub const fn routine<A: TableAm>() -> pg_sys::TableAmRoutine {
         tuple_delete: Some(modify::tuple_delete::<A>),
         tuple_update: Some(modify::tuple_update::<A>),
         tuple_lock: Some(modify::tuple_lock::<A>),
-        finish_bulk_insert: None,
+        finish_bulk_insert: Some(owed::finish_bulk_insert),
         relation_set_new_filenode: Some(create::set_new_file::<A>),
         relation_nontransactional_truncate: Some(create::truncate::<A>),
         relation_copy_data: Some(create::copy_data),

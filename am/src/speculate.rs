@@ -35,7 +35,7 @@ pub unsafe extern "C-unwind" fn insert_speculative<A: TableAm>(
         });
         match inserted {
             Some(written) => {
-                name_row(relation, slot, writer, &key, written);
+                name_row(relation, slot, (writer, 0), &key, written);
                 conflict::note_row((*slot).tts_tid);
                 count_inserts(relation, 1);
             }

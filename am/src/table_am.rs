@@ -98,8 +98,9 @@ pub trait TableAm: Sized + 'static {
         batch: &mut Batch,
     ) -> Result<Option<usize>>;
 
-    /// Inserts a row under a key that must not have a live one.
-    fn insert(&self, writer: Writer, key: &[u8], payload: &[u8]) -> Result<Insertion>;
+    /// Inserts a row under a key that must not have a live one; `flags` are bits
+    /// of its version.
+    fn insert(&self, writer: Writer, key: &[u8], payload: &[u8], flags: u8) -> Result<Insertion>;
 
     /// As [`TableAm::insert`], but whoever meets the row is told that it may be
     /// taken back; [`TableAm::finish_speculative`] has to follow.
@@ -115,6 +116,7 @@ pub trait TableAm: Sized + 'static {
     fn insert_run(
         &self,
         writer: Writer,
+        flags: u8,
         rows: &[(&[u8], &[u8])],
         written: &mut Vec<Written>,
     ) -> Result<usize>;

@@ -1,5 +1,6 @@
 //! The errors of a key that exists already.
 
+use crate::owed;
 use engine::page::cell::{EntryKind, Head};
 use engine::{CommandId, Sequence, Xid};
 use pg::row::TableLayout;
@@ -30,6 +31,28 @@ pub unsafe fn violation(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTabl
         let index = pg_sys::index_open(primary_key, pg_sys::AccessShareLock as i32);
         let described = describe(index, slot);
         pg::error::duplicate_key(relation, index, described)
+    }
+}
+
+/// Leaves the violation of the primary key by the row in `slot`, which is not
+/// stored, to the key's `aminsert`.
+///
+/// # Safety
+/// As for [`violation`].
+pub unsafe fn leave_to_index(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let primary_key = pg_sys::RelationGetPrimaryKeyIndex(relation);
+        if primary_key == pg_sys::Oid::INVALID {
+            violation(relation, slot);
+        }
+        let index = pg_sys::index_open(primary_key, pg_sys::AccessShareLock as i32);
+        let described = describe(index, slot);
+        let words = (!described.is_null()).then(|| CStr::from_ptr(described));
+        owed::note((*relation).rd_id, primary_key, words);
+        pg_sys::index_close(index, pg_sys::NoLock as i32);
+        (*slot).tts_tid = pg::conflict::TAKEN;
+        (*slot).tts_tableOid = (*relation).rd_id;
     }
 }
 

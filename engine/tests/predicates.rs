@@ -269,7 +269,7 @@ impl<C: Compare> World<C> {
         let names: Vec<_> = keys.iter().map(|key| bytes(*key)).collect();
         let rows: Vec<(&[u8], &[u8])> = names.iter().map(|n| (&n[..], &[7; 12][..])).collect();
         let done = self.with(&running.session, running.xid, |v| {
-            v.insert_run(writer, &rows, &mut Vec::new())
+            v.insert_run(writer, 0, &rows, &mut Vec::new())
         });
         for key in &keys[..done] {
             self.written(running, *key, None, false);

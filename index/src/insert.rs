@@ -107,6 +107,9 @@ pub unsafe fn insert(what: &Insertion) -> bool {
         let flags = if conflict::is_speculative(what.handle) {
             conflict::note_entry((*what.index).rd_id, &room.key);
             bit::SPECULATIVE
+        } else if lease.cid == handles::FROZEN {
+            // COPY FREEZE: an older snapshot sees the row, so the entry as well.
+            bit::FROZEN | bit::COMMITTED
         } else {
             0
         };

@@ -15,10 +15,11 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// Inserts rows of keys that have no entry at all, from the front of
     /// `rows`, which ascend; how many were inserted. It stops before a key
     /// that has entries, or stands twice: such a row takes
-    /// [`Versioned::insert`]'s closer look.
+    /// [`Versioned::insert`]'s closer look. `flags` as there.
     pub fn insert_run(
         &self,
         writer: Writer,
+        flags: u8,
         rows: &[(&[u8], &[u8])],
         written: &mut Vec<Written>,
     ) -> Result<usize> {
@@ -35,7 +36,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let page = Page::open(&leaf.guard, block)?;
         let count = page.slot_count();
         let head = Head {
-            flags: EntryKind::Put as u8,
+            flags: EntryKind::Put as u8 | flags,
             xmin: writer.xid,
             cid: writer.cid,
             sequence: Sequence::FIRST,

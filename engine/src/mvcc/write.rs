@@ -98,7 +98,9 @@ impl Successor<'_> {
 
 impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// Inserts a row under a key that must have no live one. Check and
-    /// insertion happen under one lock (rule 15).
+    /// insertion happen under one lock (rule 15). `flags` are bits of the version:
+    /// SPECULATIVE, or FROZEN for a row that everybody sees at once, in a relation
+    /// that goes with the writer if that aborts.
     pub fn insert(
         &self,
         writer: Writer,

@@ -13,7 +13,7 @@ mod spill;
 
 use std::cell::RefCell;
 
-use engine::page::cell::Head;
+use engine::page::cell::{Head, bit};
 use engine::types::BlockNumber;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -119,6 +119,10 @@ fn raise(failure: &HandleError) -> ! {
     error::raise_with(code, message, None, hint)
 }
 
+/// Stands for a lease's command where its version is frozen; no command has this
+/// number.
+pub const FROZEN: u32 = pg_sys::InvalidCommandId;
+
 /// Whether rows that are read need handles just now.
 #[inline]
 pub fn needed() -> bool {
@@ -200,7 +204,11 @@ fn lease_as(
                 sequence: head.sequence.0,
                 xmin: head.xmin.0,
                 block_hint: block.0,
-                cid: head.cid.0,
+                cid: if head.has(bit::FROZEN) {
+                    FROZEN
+                } else {
+                    head.cid.0
+                },
             },
         )
     });
