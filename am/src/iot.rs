@@ -191,6 +191,7 @@ impl TableAm for Iot {
     ) -> Result<Rebuilt> {
         let layout = self.layout().organization().to_bytes();
         let mut bulk = Bulk::new(into, &**self.layout(), &layout)?;
+        bulk.fill_to(self.layout().fill());
         bulk.set_next_row_id(Meta::decode(&self.0.store().read(BlockNumber::META)?)?.next_row_id);
         let rebuilt = self.0.with(|v| v.rebuild(&mut bulk, convert, pause))?;
         bulk.finish()?;
@@ -218,6 +219,7 @@ impl TableAm for Iot {
         fill: impl FnOnce(&mut dyn FnMut(Head, &[u8], &[u8]) -> Result<()>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut bulk = Bulk::new(into, layout, &layout.organization().to_bytes())?;
+        bulk.fill_to(layout.fill());
         bulk.set_next_row_id(next_row_id);
         fill(&mut |head, key, body| bulk.add(head, key, body))?;
         Ok(bulk.finish()?)

@@ -87,6 +87,7 @@ impl OpenStore {
         let places = self.layout.places();
         let tree = Tree::with_root(&self.store, &*self.layout, places.root);
         tree.append_near(places.rightmost);
+        tree.fill_to(self.layout.fill());
         let result = work(&Versioned {
             tree: &tree,
             transactions: &self.transactions,

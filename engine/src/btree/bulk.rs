@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
+use super::Fill;
 use super::cells::Cells;
-use super::measure::{
-    check_limits, fence_len, fill_bytes, key_len, keyless_len, prefix_len, usable_bytes,
-};
+use super::measure::{check_limits, fence_len, key_len, keyless_len, prefix_len, usable_bytes};
 use super::meta::Meta;
 use super::plan::separator;
 use crate::compare::Compare;
@@ -92,6 +91,7 @@ pub struct Bulk<'t, S: PageStore, C: Compare> {
     store: &'t S,
     compare: &'t C,
     meta: Meta,
+    fill: Fill,
     rows: Vec<Row>,
 }
 
@@ -108,8 +108,24 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
             store,
             compare,
             meta,
+            fill: Fill::default(),
             rows: vec![Row::default()],
         })
+    }
+
+    /// Says how full leaves are to be.
+    pub fn fill_to(&mut self, fill: Fill) {
+        self.fill = fill;
+    }
+
+    /// Bytes of a page of this level.
+    fn fill_bytes(&self, level: usize) -> usize {
+        let fill = if level == 0 {
+            self.fill
+        } else {
+            Fill::default()
+        };
+        fill.bytes(self.store.page_size())
     }
 
     /// Sets the first hidden row id that the finished relation will lease.
@@ -192,7 +208,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         let low = row.low.as_ref().map(PositionBuf::as_ref);
         let fences = fence_len(low) + last.encoded_len();
         let saved = row.own_keys * self.prefix(level, Some(last));
-        fences + row.whole_bytes - saved > fill_bytes(self.store.page_size())
+        fences + row.whole_bytes - saved > self.fill_bytes(level)
     }
 
     /// Writes pages until the rest is one page without an upper fence; its
@@ -200,7 +216,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
     fn fit(&mut self, level: usize) -> Result<usize> {
         loop {
             let count = self.rows[level].entries.len();
-            if count < 2 || self.bytes(level, count, None) <= fill_bytes(self.store.page_size()) {
+            if count < 2 || self.bytes(level, count, None) <= self.fill_bytes(level) {
                 return Ok(count);
             }
             let at = self.choose(level, count - 1);
@@ -212,7 +228,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
     /// The most entries, up to `most`, that make a page, at least one. A key's
     /// versions stay together unless that leaves the page half empty.
     fn choose(&self, level: usize, most: usize) -> usize {
-        let fill = fill_bytes(self.store.page_size());
+        let fill = self.fill_bytes(level);
         let bytes = |at: usize| {
             let fence = self.fence(level, at);
             self.bytes(level, at, Some(fence.as_ref()))

@@ -1,10 +1,10 @@
 //! Putting one entry on a leaf.
 
-use super::measure::{check_limits, fill_bytes, key_len, keyless_len, used_bytes};
+use super::measure::{check_limits, key_len, keyless_len, used_bytes};
 use super::plan::{Fresh, Planner};
 use super::search::compare_position;
 use super::split::slot_number;
-use super::{Leaf, Target, Tree};
+use super::{Fill, Leaf, Target, Tree};
 use crate::compare::{Compare, common_prefix_len};
 use crate::error::{Error, Result};
 use crate::page::cell::{EntryKind, Head, bit};
@@ -71,11 +71,11 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// Whether [`Tree::put`] would put this entry without splitting the leaf;
     /// otherwise the caller prunes first.
     ///
-    /// The last leaf of the tree counts as full from `FILL_PERCENT` on for an
+    /// The last leaf of the tree counts as full from its [`Fill`] on for an
     /// entry at its end, so that ascending loads need not move entries.
     pub fn fits(&self, leaf: &Leaf<'t, S>, entry: &NewEntry<'_>) -> Result<bool> {
         let page = Page::open(&leaf.guard, leaf.block(self.store))?;
-        Ok(fits(page, entry) && !leaves_behind(page, entry))
+        Ok(fits(page, entry) && !leaves_behind(page, entry, self.fill.get()))
     }
 
     /// Puts one entry on a locked leaf at its place and returns the block where
@@ -104,9 +104,9 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             let at_end = appends(page, &entry);
             let mut plan = None;
             if fits(page, &entry) {
-                if leaves_behind(page, &entry) {
+                if leaves_behind(page, &entry, self.fill.get()) {
                     let fresh = Some(Fresh::Entry(&entry));
-                    plan = Planner::new(page, block, fresh, self.compare)?.append()?;
+                    plan = self.planner(page, block, fresh)?.append()?;
                 }
                 if plan.is_none() {
                     let ops = put_ops(page, block, &entry)?;
@@ -120,7 +120,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             }
             let fresh = Some(Fresh::Entry(&entry));
             if plan.is_none() {
-                plan = Planner::new(page, block, fresh, self.compare)?.plan()?;
+                plan = self.planner(page, block, fresh)?.plan()?;
             }
             if let Some(plan) = plan {
                 let right = self.split(&mut leaf.guard, &plan, fresh, None)?;
@@ -138,7 +138,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             }
             // A large entry between two that leave it no room on either side:
             // split between others first. The README shows that this ends.
-            let plan = Planner::new(page, block, None, self.compare)?
+            let plan = self
+                .planner(page, block, None)?
                 .plan()?
                 .ok_or_else(|| Error::corrupt(block, "a leaf cannot be split"))?;
             let right = self.split(&mut leaf.guard, &plan, None, None)?;
@@ -161,15 +162,30 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     }
 }
 
+impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
+    fn planner<'p>(
+        &self,
+        page: Page<'p>,
+        block: BlockNumber,
+        fresh: Option<Fresh<'p>>,
+    ) -> Result<Planner<'p, C>>
+    where
+        't: 'p,
+    {
+        let planner = Planner::new(page, block, fresh, self.compare)?;
+        Ok(planner.filled(self.fill.get()))
+    }
+}
+
 fn fits(page: Page<'_>, entry: &NewEntry<'_>) -> bool {
     page.fits(cell_len(page, entry) + SLOT_BYTES)
 }
 
 /// Whether an entry at the tree's end should rather begin a new leaf than fill
 /// up this one.
-fn leaves_behind(page: Page<'_>, entry: &NewEntry<'_>) -> bool {
+fn leaves_behind(page: Page<'_>, entry: &NewEntry<'_>, fill: Fill) -> bool {
     appends(page, entry)
-        && used_bytes(page) + cell_len(page, entry) + SLOT_BYTES > fill_bytes(page.size())
+        && used_bytes(page) + cell_len(page, entry) + SLOT_BYTES > fill.bytes(page.size())
 }
 
 /// The operations that put an entry on a leaf with room for it.

@@ -18,11 +18,6 @@ pub(super) fn used_bytes(page: Page<'_>) -> usize {
     usable_bytes(page.size()) - page.free()
 }
 
-/// `FILL_PERCENT` of a page.
-pub(super) const fn fill_bytes(page_size: usize) -> usize {
-    usable_bytes(page_size) * super::FILL_PERCENT / 100
-}
-
 /// Bytes of an LEB128 number.
 pub(super) fn varint_len(value: u64) -> usize {
     let bits = (u64::BITS - value.leading_zeros()).max(1) as usize;

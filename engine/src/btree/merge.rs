@@ -5,7 +5,7 @@ use super::descend::RESTARTS_MAX;
 use super::measure::{fence_len, key_len, prefix_for, usable_bytes, used_bytes};
 use super::search::{Goal, downlink_slot};
 use super::split::slot_number;
-use super::{MERGE_PERCENT, Path, Target, Tree, point};
+use super::{Fill, Path, Target, Tree, point};
 use crate::compare::Compare;
 use crate::error::{Error, Result};
 use crate::page::cell::InnerCell;
@@ -37,12 +37,11 @@ impl Filling {
     /// Whether a merge with the right sibling is worth looking into. Entries do
     /// not get smaller by one, but for a key that both have: so it is not if
     /// they are too many as they are.
-    pub fn may_merge(self, right: Filling) -> bool {
-        let usable = usable_bytes(self.page_size);
+    pub fn may_merge(self, right: Filling, fill: Fill) -> bool {
         self.is_empty
             || right.is_empty
             || self.bytes + right.bytes
-                <= usable * MERGE_PERCENT / 100 + key_bytes_max(self.page_size)
+                <= fill.merge_bytes(self.page_size) + key_bytes_max(self.page_size)
     }
 }
 
@@ -73,8 +72,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     }
 
     /// Merges the page of a level that contains the goal into its right
-    /// sibling, if both have the same parent and together fill at most
-    /// `MERGE_PERCENT` of a page (or, of leaves, one is empty). One record; on
+    /// sibling, if both have the same parent and together fill no more than
+    /// `MERGE_PERCENT` and [`Fill`] have it (or, of leaves, one is empty). One record; on
     /// success the entries or downlinks of the left page stand at the front of
     /// the right one, and whoever holds a link to the left one moves right.
     /// Gives up, rather than wait for a better moment, where a neighbour
@@ -123,7 +122,14 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         if !is_stable(right_page, level) {
             return Ok(false);
         }
-        let Some(merged) = plan(left_page, left_block, right_page, right_block)? else {
+        let Some(merged) = plan(
+            left_page,
+            left_block,
+            right_page,
+            right_block,
+            self.fill_of(level),
+        )?
+        else {
             return Ok(false);
         };
         // The parent of the right page's position: it holds the left page's
@@ -218,6 +224,7 @@ fn plan(
     left_block: BlockNumber,
     right: Page<'_>,
     right_block: BlockNumber,
+    fill: Fill,
 ) -> Result<Option<Merged>> {
     let prefix_len = prefix_for(right, left.low(), right.high());
     let is_leaf = right.kind() == PageKind::Leaf;
@@ -252,7 +259,7 @@ fn plan(
     let limit = if count == 0 || right.slot_count() == 0 {
         usable
     } else {
-        usable * MERGE_PERCENT / 100
+        fill.merge_bytes(right.size())
     };
     Ok((bytes <= limit).then_some(Merged { prefix_len, cells }))
 }

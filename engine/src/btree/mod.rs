@@ -44,6 +44,42 @@ pub const FILL_PERCENT: usize = 90;
 /// Percent of a page that two neighbours may fill together to be merged.
 pub const MERGE_PERCENT: usize = 70;
 
+/// How full leaves are left behind by ascending loads and bulk builds. Inner
+/// pages are filled to `FILL_PERCENT` whatever it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fill {
+    percent: usize,
+}
+
+impl Default for Fill {
+    fn default() -> Fill {
+        Fill {
+            percent: FILL_PERCENT,
+        }
+    }
+}
+
+impl Fill {
+    /// Of 10 to 100 percent; beyond that the nearer of the two.
+    pub fn percent(percent: usize) -> Fill {
+        Fill {
+            percent: percent.clamp(10, 100),
+        }
+    }
+
+    /// Bytes of fences, slots and cells on a page that is so full.
+    fn bytes(self, page_size: usize) -> usize {
+        measure::usable_bytes(page_size) * self.percent / 100
+    }
+
+    /// Bytes that two leaves may fill together to be merged: emptier ones where
+    /// leaves are to be emptier.
+    fn merge_bytes(self, page_size: usize) -> usize {
+        let percent = MERGE_PERCENT * self.percent.min(FILL_PERCENT) / FILL_PERCENT;
+        measure::usable_bytes(page_size) * percent / 100
+    }
+}
+
 /// Names of the points at which a test may stop a session (`PageStore::pace`).
 pub mod point {
     /// A page is split, and its downlink is missing; the left half is locked.
@@ -69,6 +105,7 @@ pub struct Tree<'t, S: PageStore, C: Compare> {
     rightmost: Cell<Option<BlockNumber>>,
     /// Where the next leaf asked for was last seen; used once.
     near: Cell<Option<BlockNumber>>,
+    fill: Cell<Fill>,
 }
 
 /// A leaf that nobody else sees, and the way that led to it.
@@ -118,7 +155,13 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             root: Cell::new(None),
             rightmost: Cell::new(None),
             near: Cell::new(None),
+            fill: Cell::default(),
         }
+    }
+
+    /// Says how full leaves are to be left behind.
+    pub fn fill_to(&self, fill: Fill) {
+        self.fill.set(fill);
     }
 
     /// As [`Tree::new`], with the root that an earlier [`Tree`] knew.
@@ -126,6 +169,15 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let tree = Self::new(store, compare);
         tree.root.set(root);
         tree
+    }
+
+    /// How full pages of a level are to be left behind.
+    pub fn fill_of(&self, level: Level) -> Fill {
+        if level == Level::LEAF {
+            self.fill.get()
+        } else {
+            Fill::default()
+        }
     }
 
     /// Where this session last appended behind all other entries, to be handed

@@ -7,8 +7,9 @@
 
 use std::cmp::Ordering;
 
+use super::Fill;
 use super::insert::NewEntry;
-use super::measure::{fence_len, fill_bytes, key_len, keyless_len, usable_bytes};
+use super::measure::{fence_len, key_len, keyless_len, usable_bytes};
 use super::search::copy_key;
 use crate::compare::Compare;
 use crate::error::Result;
@@ -83,6 +84,7 @@ pub(super) struct Planner<'p, C> {
     block: BlockNumber,
     fresh: Option<Fresh<'p>>,
     compare: &'p C,
+    fill: Fill,
     items: Vec<Item>,
     /// Bytes of all items before each index.
     sums: Vec<usize>,
@@ -101,6 +103,7 @@ impl<'p, C: Compare> Planner<'p, C> {
             block,
             fresh,
             compare,
+            fill: Fill::default(),
             items: Vec::with_capacity(count + 1),
             sums: Vec::with_capacity(count + 2),
         };
@@ -242,9 +245,14 @@ impl<'p, C: Compare> Planner<'p, C> {
         within_key
             + match aim {
                 Aim::Even => self.left_bytes(at).abs_diff(self.right_bytes(at)),
-                Aim::LeftFull => self.left_bytes(at).abs_diff(fill_bytes(size)),
-                Aim::RightFull => self.right_bytes(at).abs_diff(fill_bytes(size)),
+                Aim::LeftFull => self.left_bytes(at).abs_diff(self.fill.bytes(size)),
+                Aim::RightFull => self.right_bytes(at).abs_diff(self.fill.bytes(size)),
             }
+    }
+
+    /// For a leaf that is to be left behind so full.
+    pub fn filled(self, fill: Fill) -> Self {
+        Planner { fill, ..self }
     }
 
     /// The best split, or `None` if the new item does not let the page be

@@ -3,7 +3,7 @@
 use super::cells::Cells;
 use super::insert::{NewEntry, RunEntry, flags_broken};
 use super::measure::{
-    check_limits, fence_len, fill_bytes, key_len, keyless_len, prefix_for, usable_bytes, used_bytes,
+    check_limits, fence_len, key_len, keyless_len, prefix_for, usable_bytes, used_bytes,
 };
 use super::plan::separator;
 use super::search::{compare_position, copy_key, lower_bound};
@@ -36,7 +36,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// splitting the leaf if none does. Returns how many were put, at least
     /// one; the caller goes on with the rest. The lock is released.
     ///
-    /// A leaf that an ascending load leaves behind is full to `FILL_PERCENT`.
+    /// A leaf that an ascending load leaves behind is as full as the tree's [`super::Fill`] says.
     pub fn put_run(&self, mut leaf: Leaf<'t, S>, entries: &[RunEntry<'_>]) -> Result<usize> {
         let Some(first) = entries.first() else {
             return Ok(0);
@@ -55,7 +55,12 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let count = page.slot_count();
         let room = page.free_for_certain();
         let room_at_end = if last_leaf && count > 0 {
-            room.min(fill_bytes(page.size()).saturating_sub(used_bytes(page)))
+            room.min(
+                self.fill
+                    .get()
+                    .bytes(page.size())
+                    .saturating_sub(used_bytes(page)),
+            )
         } else {
             room
         };
@@ -175,10 +180,11 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         if chosen.0 > usable_bytes(page.size()) {
             return Ok(None);
         }
+        let fill = self.fill.get().bytes(page.size());
         let mut left = 0;
         while left + 1 < entries.len() {
             let next = plan(left + 1);
-            if next.0 > fill_bytes(page.size()) {
+            if next.0 > fill {
                 break;
             }
             chosen = next;
@@ -199,7 +205,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let mut put = left;
         for entry in &entries[left..] {
             bytes += entry_bytes(entry, 0);
-            if bytes > fill_bytes(page.size()) && !right_cells.is_empty() {
+            if bytes > fill && !right_cells.is_empty() {
                 break;
             }
             right_cells.entry(entry, 0);

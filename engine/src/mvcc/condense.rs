@@ -50,7 +50,9 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             total.inner += 1;
             pause(total);
             let merged = match (&previous, &place) {
-                (Some((before, fills)), Some(_)) if fills.may_merge(filling) => {
+                (Some((before, fills)), Some(_))
+                    if fills.may_merge(filling, self.tree.fill_of(level)) =>
+                {
                     self.tree.merge_inner(level, beginning(before))?
                 }
                 _ => false,

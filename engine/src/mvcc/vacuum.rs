@@ -8,7 +8,7 @@ use crate::compare::Compare;
 use crate::error::Result;
 use crate::page::{Page, PageKind, PositionBuf};
 use crate::store::PageStore;
-use crate::types::{BlockNumber, Xid};
+use crate::types::{BlockNumber, Level, Xid};
 
 /// What a VACUUM found and did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -97,7 +97,8 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             pause(&total);
             previous = Some(match previous {
                 Some((before, fills))
-                    if fills.may_merge(filling) && self.tree.merge_right(beginning(&before))? =>
+                    if fills.may_merge(filling, self.tree.fill_of(Level::LEAF))
+                        && self.tree.merge_right(beginning(&before))? =>
                 {
                     total.merged += 1;
                     // A key that went on from one leaf to the other is whole

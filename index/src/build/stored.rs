@@ -88,6 +88,7 @@ unsafe fn lay(
         let store = RelationStore::new(index);
         let mut unique = Uniqueness::new(table, index, layout);
         let mut bulk = Bulk::new(&store, &**layout.layout(), description).or_raise(index);
+        bulk.fill_to(layout.layout().fill());
         let (mut count, mut live) = (0, 0.0);
         let loaded = gathered.map_or(Ok(()), |gathered| {
             gathered.drain(|item| -> std::result::Result<(), Failure> {

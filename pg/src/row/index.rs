@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use rowref::key::MalformedKey;
 
 use super::attribute::Attribute;
+use super::fill::fill_of;
 use super::varlena::{Shape, is_expanded, shape};
 use super::{Error, KeyColumnSpec, Organization, TableLayout};
 
@@ -37,7 +38,11 @@ impl IndexLayout {
             ((*index).rd_id, (*descriptor).attrs.as_slice(natts))
         };
         let attributes = forms.iter().map(Attribute::of).collect();
-        Self::assemble(relation, attributes, organization)
+        let mut made = Self::assemble(relation, attributes, organization)?;
+        let layout = Rc::get_mut(&mut made.layout).expect("nobody else has it yet");
+        // SAFETY: the index is open.
+        layout.fill = unsafe { fill_of(index) };
+        Ok(made)
     }
 
     /// The pure part of [`IndexLayout::new`]; `attributes` are the index's own.

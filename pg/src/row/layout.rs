@@ -3,10 +3,12 @@
 use std::cell::Cell;
 use std::ptr::NonNull;
 
+use engine::btree::Fill;
 use engine::{BlockNumber, Level};
 use pgrx::pg_sys;
 
 use super::attribute::{self, Attribute, Direct, Source};
+use super::fill::fill_of;
 use super::{KeyOrder, Organization, copy_datum, datum_bytes};
 
 /// How the rows of one table are stored. Immutable; a changed table gets a new
@@ -26,6 +28,8 @@ pub struct TableLayout {
     /// Arena bytes that key columns may need beyond the bytes of the key; none
     /// if no column read from the key needs any.
     pub(super) arena_overhead: Option<usize>,
+    /// How full its leaves are to be.
+    pub(super) fill: Fill,
     /// Where things were in the table's tree when this process last looked.
     places: Cell<Places>,
     /// Holds the values in `missing`.
@@ -96,7 +100,12 @@ impl TableLayout {
     /// `table` is an open relation.
     pub unsafe fn new(table: pg_sys::Relation, organization: Organization) -> TableLayout {
         // SAFETY: an open relation has a descriptor.
-        unsafe { Self::described((*table).rd_id, (*table).rd_att, organization) }
+        unsafe {
+            TableLayout {
+                fill: fill_of(table),
+                ..Self::described((*table).rd_id, (*table).rd_att, organization)
+            }
+        }
     }
 
     /// The layout of rows that `descriptor` describes: while ALTER TABLE
@@ -178,6 +187,7 @@ impl TableLayout {
             payload_columns,
             direct,
             arena_overhead,
+            fill: Fill::default(),
             places: Cell::default(),
             _missing_memory: memory,
         }
@@ -201,6 +211,11 @@ impl TableLayout {
     /// The table's columns, dropped ones included.
     pub fn attributes(&self) -> &[Attribute] {
         &self.attributes
+    }
+
+    /// How full its leaves are to be left behind.
+    pub fn fill(&self) -> Fill {
+        self.fill
     }
 
     /// Where things were in the table's tree when this process last looked.

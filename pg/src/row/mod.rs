@@ -12,6 +12,7 @@ mod datum;
 mod deform;
 mod describe;
 mod encode;
+mod fill;
 mod index;
 mod layout;
 mod organize;

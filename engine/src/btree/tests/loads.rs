@@ -2,7 +2,7 @@
 
 use super::promises::scrambled;
 use super::*;
-use crate::btree::{Bulk, FILL_PERCENT, RunEntry};
+use crate::btree::{Bulk, FILL_PERCENT, Fill, RunEntry};
 use crate::error::Error;
 use crate::page::cell::bit;
 use crate::page::op::Ops;
@@ -87,17 +87,19 @@ fn fill_percent(report: &check::Report, page_size: usize) -> usize {
     100 * (usable - report.free_bytes as usize) / usable
 }
 
-#[test]
-fn ascending_loads_leave_full_leaves() {
+/// The rows of an ascending load, put one by one, in runs, and by a bulk build.
+fn ascending_loads(fill: Fill) -> [MemStore; 3] {
     // Rows as wide as to make the last leaf's missing prefix matter little.
     let rows: Vec<[u8; 4]> = (0..5000).map(number_key).collect();
     let one_by_one = ordered_store(2048);
     let tree = Tree::new(&one_by_one, &Bytewise);
+    tree.fill_to(fill);
     for key in &rows {
         put(&tree, put_head(1), key, &[5; 40]).unwrap();
     }
     let batched = ordered_store(2048);
     let tree = Tree::new(&batched, &Bytewise);
+    tree.fill_to(fill);
     let mut rest: &[[u8; 4]] = &rows;
     while !rest.is_empty() {
         let run: Vec<RunEntry<'_>> = rest
@@ -115,19 +117,64 @@ fn ascending_loads_leave_full_leaves() {
     }
     let built = MemStore::recording(2048);
     let mut bulk = Bulk::new(&built, &Bytewise, b"").unwrap();
+    bulk.fill_to(fill);
     for key in &rows {
         bulk.add(put_head(1), key, &[5; 40]).unwrap();
     }
     bulk.finish().unwrap();
-    for (store, least) in [(&one_by_one, 80), (&batched, 86), (&built, 86)] {
-        let report = checked(store, &Bytewise);
-        assert_eq!(report.entries, 5000);
-        let fill = fill_percent(&report, 2048);
-        assert!(
-            (least..=FILL_PERCENT + 2).contains(&fill),
-            "{fill} percent, not {least}"
-        );
+    [one_by_one, batched, built]
+}
+
+#[test]
+fn ascending_loads_leave_leaves_as_full_as_they_are_to_be() {
+    for wanted in [10, 35, FILL_PERCENT, 100] {
+        let stores = ascending_loads(Fill::percent(wanted));
+        for (store, missing) in stores.iter().zip([10, 6, 6]) {
+            let report = checked(store, &Bytewise);
+            assert_eq!(report.entries, 5000);
+            let fill = fill_percent(&report, 2048);
+            assert!(
+                (wanted - missing..=wanted + 2).contains(&fill),
+                "{fill} percent, not {wanted}"
+            );
+            let inner = report.inner_pages;
+            assert!(inner <= report.leaf_pages / 20 + 3, "{inner} inner pages");
+        }
     }
+}
+
+#[test]
+fn leaves_as_full_as_they_are_to_be_are_not_merged() {
+    for wanted in [30, FILL_PERCENT] {
+        let [_, _, store] = ascending_loads(Fill::percent(wanted));
+        let tree = Tree::new(&store, &Bytewise);
+        tree.fill_to(Fill::percent(wanted));
+        let mut place: Option<crate::page::PositionBuf> = None;
+        let mut merged = 0;
+        loop {
+            let target = || match &place {
+                None => Target::First,
+                Some(place) => Target::of(place.as_ref()),
+            };
+            if tree.merge_right(target()).unwrap() {
+                merged += 1;
+                continue;
+            }
+            let leaf = tree.leaf_exclusive(target()).unwrap();
+            let page = Page::open(&leaf.guard, leaf.block(&store)).unwrap();
+            let Some(high) = page.high() else { break };
+            place = Some(high.to_buf());
+        }
+        // Nothing was deleted: full leaves stay as they are.
+        assert_eq!(merged, 0, "at {wanted} percent");
+        let fill = fill_percent(&checked(&store, &Bytewise), 2048);
+        assert!(fill + 10 >= wanted, "{fill} percent");
+    }
+}
+
+#[test]
+fn ascending_loads_log_little_more_than_the_rows() {
+    let [_, batched, built] = ascending_loads(Fill::default());
     // Nothing is moved: what is logged is little more than the rows.
     let logged = |store: &MemStore| -> usize {
         let entries = store.entries();
