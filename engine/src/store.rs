@@ -66,6 +66,9 @@ pub trait PageStore: Predicates {
     /// lock or pin comes of it.
     fn expect(&self, _at: BlockNumber) {}
 
+    /// As [`PageStore::expect`], for a page of which little will be read.
+    fn expect_little(&self, _at: BlockNumber) {}
+
     /// Tells the free-space map, a hint, that a page can be used again.
     fn offer(&self, at: BlockNumber);
 

@@ -46,6 +46,12 @@ unsafe extern "C-unwind" {
         fork: pg_sys::ForkNumber::Type,
         block: u32,
     );
+    // Guarded.
+    pub(crate) fn rowref_expect_little(
+        relation: pg_sys::Relation,
+        fork: pg_sys::ForkNumber::Type,
+        block: u32,
+    );
     pub(crate) fn rowref_release(buffer: pg_sys::Buffer);
 
     pub(crate) fn rowref_needs_wal(

@@ -1,10 +1,11 @@
 //! An open relation of ours as the engine's versioned store: what tables and
 //! indexes, reading or writing, have in common.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use engine::BlockNumber;
-use engine::btree::{Meta, Tree};
+use engine::btree::{Guide, Meta, Tree};
 use engine::mvcc::Versioned;
 use engine::store::PageStore;
 use pgrx::pg_sys;
@@ -19,6 +20,9 @@ pub struct OpenStore {
     layout: Rc<TableLayout>,
     store: RelationStore,
     transactions: ServerTransactions,
+    /// Copies of inner pages. They go with this: as long as it lives the
+    /// relation is locked, so that its file does not get shorter.
+    guide: Cell<Guide>,
 }
 
 /// The engine's view of it.
@@ -59,6 +63,7 @@ impl OpenStore {
             store,
             // SAFETY: the caller's promise.
             transactions: unsafe { ServerTransactions::new(table) },
+            guide: Cell::default(),
         }
     }
 
@@ -88,10 +93,12 @@ impl OpenStore {
         let tree = Tree::with_root(&self.store, &*self.layout, places.root);
         tree.append_near(places.rightmost);
         tree.fill_to(self.layout.fill());
+        tree.follow(self.guide.take());
         let result = work(&Versioned {
             tree: &tree,
             transactions: &self.transactions,
         });
+        self.guide.set(tree.guide());
         let found = Places {
             root: tree.known_root(),
             rightmost: tree.known_rightmost(),

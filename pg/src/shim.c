@@ -87,6 +87,26 @@ rowref_expect(Relation rel, ForkNumber fork, BlockNumber block)
 	}
 }
 
+/*
+ * Guarded.  As rowref_expect, for a page on which a few rows will be looked up:
+ * its header and slots, and its end.
+ */
+void
+rowref_expect_little(Relation rel, ForkNumber fork, BlockNumber block)
+{
+	PrefetchBufferResult found = PrefetchBuffer(rel, fork, block);
+
+	if (found.recent_buffer > 0)
+	{
+		char	   *page = BufferGetPage(found.recent_buffer);
+
+		for (int at = 0; at < 512; at += 64)
+			__builtin_prefetch(page + at);
+		__builtin_prefetch(page + BLCKSZ - 64);
+		__builtin_prefetch(page + BLCKSZ - 128);
+	}
+}
+
 /* Guarded.  As rowref_read, exclusively; NULL where it would have to wait. */
 char *
 rowref_try_lock(Relation rel, ForkNumber fork, BlockNumber block,

@@ -144,7 +144,19 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                 return Ok(guard);
             }
         }
-        self.leaf_shared(goal, None, &mut Path::new())
+        self.leaf_guided(goal)
+    }
+
+    /// Whether a page that is locked contains the target.
+    #[inline]
+    pub fn lies_on(&self, page: Page<'_>, target: Target<'_>) -> bool {
+        let goal = Goal::at(target);
+        !page
+            .low()
+            .is_some_and(|low| goal.precedes(low, self.compare))
+            && !page
+                .high()
+                .is_some_and(|high| goal.passes(high, self.compare))
     }
 
     /// Whether a page that was not come to by the tree is the goal's leaf.

@@ -10,6 +10,7 @@ pub mod check;
 mod descend;
 mod divide;
 mod downlink;
+mod guide;
 mod insert;
 mod lower;
 mod measure;
@@ -33,6 +34,7 @@ use crate::store::PageStore;
 use crate::types::{BlockNumber, Level, Xid};
 
 pub use bulk::Bulk;
+pub use guide::Guide;
 pub use insert::{NewEntry, RunEntry};
 pub use measure::check_limits;
 pub use merge::Filling;
@@ -106,6 +108,8 @@ pub struct Tree<'t, S: PageStore, C: Compare> {
     /// Where the next leaf asked for was last seen; used once.
     near: Cell<Option<BlockNumber>>,
     fill: Cell<Fill>,
+    /// Copies of inner pages that lead to leaves.
+    guide: Cell<Guide>,
 }
 
 /// A leaf that nobody else sees, and the way that led to it.
@@ -156,6 +160,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             rightmost: Cell::new(None),
             near: Cell::new(None),
             fill: Cell::default(),
+            guide: Cell::default(),
         }
     }
 

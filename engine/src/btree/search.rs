@@ -291,6 +291,11 @@ impl<'k> Goal<'k> {
         }
     }
 
+    /// The key that it names, or where it lies among its versions.
+    pub fn key(self) -> Option<&'k [u8]> {
+        self.target.key()
+    }
+
     /// Whether the goal lies before what this low fence lets in.
     pub fn precedes(self, low: Position<'_>, compare: &impl Compare) -> bool {
         let order = compare_position(low, self.target, compare);

@@ -9,6 +9,7 @@ pub mod divide;
 pub mod end;
 pub mod end_entries;
 pub mod entries;
+pub mod fetch;
 pub mod histories;
 pub mod index;
 pub mod look;

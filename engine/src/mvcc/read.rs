@@ -199,7 +199,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// (rule 22). It has to be found on the key's first leaf, for that is where
     /// the next version is put; else that leaf was told before it was let go of.
     #[inline]
-    fn key_is_read(
+    pub(super) fn key_is_read(
         &self,
         key: &[u8],
         leaf: BlockNumber,
@@ -211,12 +211,32 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         }
         let store = self.tree.store;
         match found {
-            _ if !self.tree.compare.ordered() => store.leaf_read(leaf),
             Found::GoesOn(_) => store.leaf_read(leaf),
             Found::Version(_, cell) if cell.head.kind() == EntryKind::Put => {
-                store.key_read(key, Some(cell.head.sequence));
+                self.key_is_read_as(key, leaf, cell.head, snapshot);
             }
+            _ if !self.tree.compare.ordered() => store.leaf_read(leaf),
             Found::Version(..) | Found::None => store.key_read(key, None),
+        }
+    }
+
+    /// As [`Versioned::key_is_read`], for a row that was found.
+    #[inline]
+    pub(super) fn key_is_read_as(
+        &self,
+        key: &[u8],
+        leaf: BlockNumber,
+        head: Head,
+        snapshot: &impl Snapshot,
+    ) {
+        if !snapshot.is_tracked() {
+            return;
+        }
+        let store = self.tree.store;
+        if self.tree.compare.ordered() {
+            store.key_read(key, Some(head.sequence));
+        } else {
+            store.leaf_read(leaf);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::btree::{Target, search};
 use crate::compare::Compare;
 use crate::error::{Error, Result};
 use crate::page::cell::{EntryKind, LeafCell};
-use crate::page::{Page, PageKind, Position, PositionBuf};
+use crate::page::{Page, PageKind, Position, PositionBuf, Slot};
 use crate::store::{LSN_BYTES, PageStore};
 use crate::types::{BlockNumber, Sequence};
 use std::cmp::Ordering;
@@ -364,6 +364,23 @@ fn unreadable(block: BlockNumber) -> Error {
     Error::corrupt(block, "a leaf entry cannot be read")
 }
 
+/// Copies a row whose cell was decoded in one piece.
+#[inline(always)]
+pub(super) fn push_small(
+    page: Page<'_>,
+    at: Slot,
+    cell: &LeafCell<'_>,
+    prefix: &Prefix<'_>,
+    batch: &mut Batch,
+) {
+    // The key's rest and the payload are the cell's end, and the page goes on
+    // behind it.
+    let suffix_len = cell.suffix.map_or(0, <[u8]>::len);
+    let skipped = at.length as usize - suffix_len - cell.body.len();
+    let rest = &page.bytes()[at.offset as usize + skipped - LSN_BYTES..];
+    batch.push_cell(prefix, rest, suffix_len, cell.body.len(), cell.head);
+}
+
 /// Copies what a snapshot sees of a page's slots. If `whole`, the last key may
 /// go on beyond the page: it is then returned with the sequence it goes on at,
 /// unless its version was found.
@@ -409,12 +426,7 @@ fn copy_slots<'p, C: Compare>(
             let judgement = snapshot.judge(cell.head);
             decided_last = lessons.note(slot, cell.head, judgement);
             if decided_last && cell.head.kind() == EntryKind::Put {
-                // The key's rest and the payload are the cell's end, and the
-                // page goes on behind it.
-                let suffix_len = cell.suffix.map_or(0, <[u8]>::len);
-                let skipped = bytes.len() - suffix_len - cell.body.len();
-                let rest = &page.bytes()[at.offset as usize + skipped - LSN_BYTES..];
-                batch.push_cell(&prefix, rest, suffix_len, cell.body.len(), cell.head);
+                push_small(page, at, &cell, &prefix, batch);
             }
             slot += 1;
             continue;

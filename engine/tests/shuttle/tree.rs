@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine::btree::check::check;
 use engine::btree::search::{copy_key, lower_bound};
-use engine::btree::{NewEntry, Target, Tree};
+use engine::btree::{Guide, NewEntry, Target, Tree};
 use engine::compare::Bytewise;
 use engine::mem::MemStore;
 use engine::page::cell::{EntryKind, Head};
@@ -207,6 +207,8 @@ impl Story {
                 let (story, store) = (Arc::clone(self), Arc::clone(&store));
                 shuttle::thread::spawn(move || {
                     let tree = Tree::new(&*store, &Bytewise);
+                    // Whoever descends twice goes by copies the second time.
+                    tree.follow(Guide::eager());
                     for act in &story.sessions[session] {
                         story.act(&tree, *act);
                     }
@@ -543,4 +545,24 @@ fn a_descent_with_a_stale_link_survives_the_reuse_of_its_leaf() {
     }
     Story::new(&ground, true, &[&writer, &[Find(50)]]).exhaust(5);
     Story::new(&ground, true, &[&writer, &[Put(51)]]).exhaust(4);
+}
+
+#[test]
+fn copies_of_inner_pages_lead_to_rows_whatever_becomes_of_the_pages() {
+    // Leaf, parent and root are split between two descents.
+    let (ground, one, other) = full(3);
+    let near = one - one % 10;
+    let visits: &[Act] = &[Find(near), Find(near + 10), Find(near)];
+    Story::new(&ground, false, &[visits, &[Put(one)], &[Put(other)]]).explore();
+    Story::new(&ground, false, &[visits, &[Put(one), Put(other)]]).exhaust(3);
+    // Leaves are merged, their pages used again for others.
+    let ground = sparse(12);
+    for reuse in [false, true] {
+        let visits: &[Act] = &[Find(50), Find(60), Find(50)];
+        let merges: &[Act] = &[Merge(40), Put(91), Put(92), Put(93)];
+        let story = Story::new(&ground, reuse, &[visits, merges, &[Merge(50)]]).explore();
+        assert!(story.merges() > 0);
+        let story = Story::new(&ground, reuse, &[visits, merges]).exhaust(3);
+        assert!(story.merges() > 0);
+    }
 }

@@ -198,6 +198,39 @@ impl Scan {
         true
     }
 
+    /// Gives the reference of each row to `take`, in one go and in order, as a
+    /// bitmap scan would; how many there were.
+    ///
+    /// # Safety
+    /// As [`Scan::next`].
+    pub unsafe fn each_reference(
+        &mut self,
+        descriptor: pg_sys::IndexScanDesc,
+        mut take: impl FnMut(&[u8]),
+    ) -> u64 {
+        let parts = self.parts.as_mut().expect("a scan is started by amrescan");
+        let Parts {
+            source,
+            ranges,
+            walk,
+            ..
+        } = parts;
+        // SAFETY: the descriptor's index is open.
+        let types = unsafe {
+            count_scan((*descriptor).indexRelation);
+            types(descriptor, source)
+        };
+        let mut count = 0;
+        while walk.next(ranges, types, source, None::<&Participant>, false) {
+            let (row, _) = walk.row();
+            take(source.reference(row.key));
+            count += 1;
+        }
+        // SAFETY: the descriptor's index is open.
+        unsafe { count_entries((*descriptor).indexRelation, count) };
+        count
+    }
+
     /// Remembers where the scan stands.
     pub fn mark(&mut self) {
         if let Some(parts) = &mut self.parts {
@@ -296,13 +329,35 @@ unsafe fn in_context<R>(context: pg_sys::MemoryContext, work: impl FnOnce() -> R
 /// `index` is an open relation.
 unsafe fn count_scan(index: pg_sys::Relation) {
     // SAFETY: the caller's promise.
+    if let Some(counts) = unsafe { counts(index) } {
+        counts.t_numscans += 1;
+    }
+}
+
+/// What the macro `pgstat_count_index_tuples` does.
+///
+/// # Safety
+/// As [`count_scan`].
+unsafe fn count_entries(index: pg_sys::Relation, count: u64) {
+    // SAFETY: the caller's promise.
+    if let Some(counts) = unsafe { counts(index) } {
+        counts.t_tuples_returned += count as i64;
+    }
+}
+
+/// The session's counters of an index, if they are kept.
+///
+/// # Safety
+/// As [`count_scan`]; nobody else holds the result.
+unsafe fn counts<'c>(index: pg_sys::Relation) -> Option<&'c mut pg_sys::PgStat_TableCounts> {
+    // SAFETY: the caller's promise.
     unsafe {
         if (*index).pgstat_info.is_null() {
             if !(*index).pgstat_enabled {
-                return;
+                return None;
             }
             pg_sys::pgstat_assoc_relation(index);
         }
-        (*(*index).pgstat_info).t_counts.t_numscans += 1;
+        Some(&mut (*(*index).pgstat_info).t_counts)
     }
 }

@@ -9,7 +9,7 @@ use pg::error::{OrRaise, unsupported};
 use pg::open::{OpenIndex, OpenStore, ServerVersions};
 use pg::organize;
 use pg::pending;
-use pg::row::{IndexLayout, TableLayout};
+use pg::row::{self, IndexLayout, TableLayout};
 use pg::xact::ServerSnapshot;
 use pgrx::pg_sys;
 
@@ -81,6 +81,17 @@ impl Source {
             Keys::Table(_) => None,
             Keys::Index(index) => Some(index.layout()),
         }
+    }
+
+    /// The table's key in a key.
+    #[inline]
+    pub fn reference<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+        let Keys::Index(index) = &self.keys else {
+            return key;
+        };
+        let reference = index.layout().reference_of(key).map_err(row::Error::from);
+        // SAFETY: the relation is open.
+        unsafe { reference.or_raise(self.relation()) }
     }
 
     /// How rows, or entries, are laid out.

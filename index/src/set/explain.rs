@@ -39,7 +39,7 @@ pub(super) unsafe extern "C-unwind" fn explain(
             text(&label.unwrap_or_default(), &(words + &found), es);
         }
         if let Some(parts) = parts {
-            number(c"Rows Looked Up", parts.looked_up, es);
+            number(c"Rows Looked Up", parts.rows.references, es);
             if parts.spilled > 0 {
                 number(c"Sets Sorted Externally", parts.spilled, es);
             }

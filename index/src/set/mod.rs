@@ -7,6 +7,7 @@
 //! ([`gather`], [`stream`]) and fetches the rows in the order of their
 //! references ([`run`]). The argument is in the crate's `README.md`, "Sets".
 
+mod condition;
 mod explain;
 mod gather;
 mod offer;

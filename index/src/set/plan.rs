@@ -8,8 +8,8 @@ use pg::list::{integers, nodes};
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag};
 
-use super::run;
 use super::tree::Tree;
+use super::{condition, run};
 
 /// The name in EXPLAIN, and by which a parallel worker finds the methods.
 const NAME: &CStr = c"RowRef Set Scan";
@@ -61,9 +61,13 @@ unsafe extern "C-unwind" fn plan_path(
         let scan = pg_sys::palloc0(size_of::<pg_sys::CustomScan>()).cast::<pg_sys::CustomScan>();
         (*scan).scan.plan.type_ = NodeTag::T_CustomScan;
         (*scan).scan.plan.targetlist = targets;
-        // Every clause is tested: what an index says of its type's values may
-        // be less than all of it, and then it leaves the rest to us.
-        (*scan).scan.plan.qual = pg_sys::extract_actual_clauses(clauses, false);
+        let tree = Tree::decode(&integers((*path).custom_private).collect::<Vec<_>>());
+        let paths: Vec<_> = nodes::<pg_sys::IndexPath>((*path).custom_paths).collect();
+        let set = condition::of(&tree.expect("encoded by us"), &paths);
+        (*scan).scan.plan.qual = condition::beyond(clauses, set.indexed);
+        // What a row in the set fulfils, for rows that were not found by it,
+        // or by an index that says less than its whole condition.
+        (*scan).custom_exprs = set.said;
         (*scan).scan.scanrelid = (*relation).relid;
         (*scan).flags = (*path).flags;
         (*scan).custom_plans = scans;

@@ -2,18 +2,36 @@
 
 use std::ptr;
 
-use pg::handles::UNNAMED;
-use pg::handoff::{Handed, RowFetch};
+use engine::BlockNumber;
+use engine::mvcc::Snapshot;
+use engine::mvcc::batch::Batch;
+use engine::mvcc::fetch::Keys;
+use pg::error::OrRaise;
+use pg::handles::{self, UNNAMED};
+use pg::open::OpenStore;
+use pg::row::TableLayout;
+use pg::slot;
+use pg::xact::ServerSnapshot;
 use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
 use pgrx::{PgMemoryContexts, pg_guard};
+use rowref::key::ColumnForm;
 
 use super::explain;
 use super::gather::{Gathered, Gathering};
 use super::plan;
 use super::stream::{Ordered, Stream};
 use super::tree::Tree;
+use crate::scan::Scan;
 
 unsafe extern "C-unwind" {
+    fn ExecScan(
+        node: *mut pg_sys::ScanState,
+        access: unsafe extern "C-unwind" fn(*mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot,
+        recheck: unsafe extern "C-unwind" fn(
+            *mut pg_sys::ScanState,
+            *mut pg_sys::TupleTableSlot,
+        ) -> bool,
+    ) -> *mut pg_sys::TupleTableSlot;
     fn ExecIndexBuildScanKeys(
         planstate: *mut pg_sys::PlanState,
         index: pg_sys::Relation,
@@ -65,13 +83,42 @@ pub(super) struct Parts {
     pub leaves: Vec<Leaf>,
     /// For arguments that are known only when the scan starts.
     arguments: *mut pg_sys::ExprContext,
-    fetch: *mut pg_sys::IndexFetchTableData,
     stream: Option<Stream<Gathered>>,
+    /// What all rows of the set fulfil.
+    condition: *mut pg_sys::ExprState,
+    /// Some index may have found more rows than it was asked for.
+    is_vague: bool,
+    pub rows: Rows,
     /// How many sets went to the external sort, for EXPLAIN.
     pub spilled: u64,
-    /// How many rows were looked up.
-    pub looked_up: u64,
 }
+
+/// The rows of the references, fetched leaf by leaf.
+pub(super) struct Rows {
+    table: OpenStore,
+    snapshot: ServerSnapshot<'static>,
+    /// The bytes of a reference, if all have as many.
+    width: Option<usize>,
+    /// The next references, and how many of them were looked up.
+    wanted: Keys,
+    looked_up: usize,
+    /// How many are taken at a time: few at first, for few rows may be asked for.
+    step: usize,
+    /// How many leaves the store is told of in advance.
+    ahead: usize,
+    /// Rows of a leaf, and how many of them were served.
+    batch: Batch,
+    served: usize,
+    /// How many references were looked up in all, for EXPLAIN.
+    pub references: u64,
+}
+
+/// The most references that are taken at a time.
+const STEP_MAX: usize = 512;
+
+/// The fewest leaves that the store is told of in advance: for the processor's
+/// cache, if not for the disk.
+const AHEAD_MIN: usize = 2;
 
 /// One index scan.
 pub(super) struct Leaf {
@@ -168,39 +215,58 @@ unsafe extern "C-unwind" fn begin(
             });
             leaves.push(leaf);
         }
-        let routine = &*(*table).rd_tableam;
-        let begin_fetch = routine.index_fetch_begin.expect("a table AM fetches rows");
+        let rows = OpenStore::table(table);
         let parts = Parts {
             context,
             tree: plan::tree_of(plan),
             leaves,
             arguments: pg_sys::CreateExprContext(estate),
-            fetch: guarded(|| begin_fetch(table)),
             stream: None,
+            condition: pg_sys::ExecInitQual((*plan).custom_exprs, &mut scan.ps),
+            is_vague: false,
+            rows: Rows {
+                width: width_of(rows.layout()),
+                ahead: match rows.store().io_concurrency() {
+                    0 => 0,
+                    blocks => blocks.max(AHEAD_MIN),
+                },
+                table: rows,
+                snapshot: ServerSnapshot::from_pg((*estate).es_snapshot, table),
+                wanted: Keys::default(),
+                looked_up: 0,
+                step: 1,
+                batch: Batch::default(),
+                served: 0,
+                references: 0,
+            },
             spilled: 0,
-            looked_up: 0,
         };
         (*node.cast::<SetScanState>()).parts =
             PgMemoryContexts::For(context).leak_and_drop_on_delete(parts);
     }
 }
 
-#[pg_guard]
+/// Called without guards on either side, for each row: an ERROR of the
+/// server's passes this frame, which owns nothing.
 unsafe extern "C-unwind" fn execute(
     node: *mut pg_sys::CustomScanState,
 ) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: the server's node.
-    unsafe { pg_sys::ExecScan(&mut (*node).ss, Some(next), Some(recheck)) }
+    unsafe { ExecScan(&mut (*node).ss, next, recheck) }
 }
 
-/// Every clause is tested by the node itself, of a row that was fetched anew,
-/// too.
+/// Whether a row is one of the set, which was not found through it: one that
+/// was fetched anew after a concurrent update.
 #[pg_guard]
 unsafe extern "C-unwind" fn recheck(
-    _node: *mut pg_sys::ScanState,
-    _slot: *mut pg_sys::TupleTableSlot,
+    scan: *mut pg_sys::ScanState,
+    slot: *mut pg_sys::TupleTableSlot,
 ) -> bool {
-    true
+    // SAFETY: the server's node, which has begun.
+    unsafe {
+        let parts = SetScanState::parts(scan.cast()).expect("the scan has begun");
+        parts.holds((*scan).ps.ps_ExprContext, slot)
+    }
 }
 
 /// The next row that the snapshot sees; an empty slot behind the last one.
@@ -214,37 +280,138 @@ unsafe extern "C-unwind" fn next(scan: *mut pg_sys::ScanState) -> *mut pg_sys::T
             let stream = parts.gather(scan);
             parts.stream = Some(stream);
         }
-        let stream = parts.stream.as_mut().expect("gathered just now");
-        let snapshot = (*(*scan).ps.state).es_snapshot;
-        let routine = &*(*(*scan).ss_currentRelation).rd_tableam;
-        let fetch_row = routine.index_fetch_tuple.expect("a table AM fetches rows");
-        while let Some(reference) = stream.head() {
-            pgrx::check_for_interrupts!();
-            parts.looked_up += 1;
-            RowFetch::of_table(parts.fetch).put_reference(reference, None);
-            stream.advance();
-            let mut tid = UNNAMED;
-            let (mut again, mut all_dead) = (false, false);
-            let found = guarded(|| {
-                fetch_row(
-                    parts.fetch,
-                    &mut tid,
-                    snapshot,
-                    slot,
-                    &mut again,
-                    &mut all_dead,
-                )
-            });
-            if found {
+        while let Some(stream) = parts.stream.as_mut()
+            && parts.rows.next(stream, slot)
+        {
+            if !parts.is_vague || parts.holds((*scan).ps.ps_ExprContext, slot) {
                 return slot;
             }
         }
-        pg::slot::clear_any(slot);
+        slot::clear_any(slot);
         slot
     }
 }
 
+/// The bytes of a table's keys, if all have as many.
+fn width_of(layout: &TableLayout) -> Option<usize> {
+    let columns = layout.order().columns();
+    if columns.is_empty() {
+        return ColumnForm::RowId.width_bytes();
+    }
+    columns
+        .iter()
+        .map(|column| column.form.width_bytes().filter(|_| !column.nullable))
+        .sum()
+}
+
+impl Rows {
+    /// Puts the next row of the set into a slot, where it stays until the next
+    /// call; whether there is one.
+    ///
+    /// # Safety
+    /// The slot is one of the table's, and nobody uses the row in it any more.
+    unsafe fn next(
+        &mut self,
+        stream: &mut Stream<Gathered>,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool {
+        while self.served == self.batch.len() {
+            if !self.load(stream) {
+                return false;
+            }
+        }
+        let row = self.batch.row(self.served);
+        self.served += 1;
+        let handle = if handles::needed() {
+            // SAFETY: the table is open.
+            let relation = unsafe { (*self.table.relation()).rd_id };
+            handles::lease(relation, row.key, row.head, BlockNumber(self.batch.block))
+        } else {
+            UNNAMED
+        };
+        let layout = self.table.layout();
+        // SAFETY: the caller's promise; the batch stays as it is until then.
+        unsafe { slot::store_borrowed(slot, layout, row.key, row.payload, row.head, handle) };
+        true
+    }
+
+    /// Copies the rows of the next references that lie on one leaf, if any of
+    /// them is seen; whether there are references left.
+    fn load(&mut self, stream: &mut Stream<Gathered>) -> bool {
+        pgrx::check_for_interrupts!();
+        if self.looked_up == self.wanted.len() {
+            self.looked_up = 0;
+            self.wanted.clear();
+            // Other snapshots judge a row when it is returned (rule 24).
+            let step = if self.snapshot.is_stable() {
+                self.step
+            } else {
+                1
+            };
+            self.step = (self.step * 2).min(STEP_MAX);
+            while self.wanted.len() < step
+                && let Some(reference) = stream.head()
+            {
+                self.wanted.push(reference);
+                stream.advance();
+            }
+        }
+        self.served = 0;
+        if self.wanted.is_empty() {
+            self.batch.clear();
+            return false;
+        }
+        let (keys, from, batch) = (&mut self.wanted, self.looked_up, &mut self.batch);
+        let ahead = self.ahead;
+        let done = self.table.with(|store| match &self.snapshot {
+            ServerSnapshot::Mvcc(snapshot) => store.get_run(keys, from, ahead, snapshot, batch),
+            snapshot => store.get_run(keys, from, ahead, snapshot, batch),
+        });
+        // SAFETY: the table is open.
+        let done = unsafe { done.or_raise(self.table.relation()) };
+        self.looked_up += done;
+        self.references += done as u64;
+        true
+    }
+
+    /// Forgets everything but its room.
+    fn restart(&mut self) {
+        self.wanted.clear();
+        self.looked_up = 0;
+        self.step = 1;
+        self.batch.clear();
+        self.served = 0;
+    }
+}
+
 impl Parts {
+    /// Whether a row fulfils the condition of the set.
+    ///
+    /// # Safety
+    /// The slot holds a row of the table; the context is the node's.
+    unsafe fn holds(
+        &self,
+        context: *mut pg_sys::ExprContext,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool {
+        if self.condition.is_null() {
+            return true;
+        }
+        // SAFETY: a qualification yields a boolean that is never null; the
+        // context's memory is that of one row.
+        unsafe {
+            let evaluate = (*self.condition).evalfunc.expect("it was made ready");
+            (*context).ecxt_scantuple = slot;
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = (*context).ecxt_per_tuple_memory;
+            let mut is_null = false;
+            let holds = guarded(|| evaluate(self.condition, context, &mut is_null));
+            pg_sys::CurrentMemoryContext = before;
+            pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+            holds.value() != 0
+        }
+    }
+
     /// Evaluates the tree.
     ///
     /// # Safety
@@ -254,6 +421,7 @@ impl Parts {
         // SAFETY: a setting, read by the only thread.
         let share = unsafe { pg_sys::work_mem } as usize * 1024 / leaves;
         let tree = self.tree.clone();
+        self.is_vague = false;
         // SAFETY: the context lives as long as the parts.
         unsafe {
             let before = pg_sys::CurrentMemoryContext;
@@ -275,7 +443,7 @@ impl Parts {
         unsafe {
             match tree {
                 Tree::Leaf(nth) => {
-                    let mut set = Gathering::new(share);
+                    let mut set = Gathering::new(share, self.rows.width);
                     self.search(scan, *nth, &mut set);
                     self.sorted(set)
                 }
@@ -289,10 +457,12 @@ impl Parts {
                     // What several index scans find is one set from the start.
                     let mut streams = Vec::new();
                     let mut together = None;
+                    let width = self.rows.width;
                     for branch in branches {
                         if let Tree::Leaf(nth) = branch {
-                            let set = together
-                                .get_or_insert_with(|| Gathering::new(share * branches.len()));
+                            let set = together.get_or_insert_with(|| {
+                                Gathering::new(share * branches.len(), width)
+                            });
                             self.search(scan, *nth, set);
                         } else {
                             streams.push(self.stream_of(scan, branch, share));
@@ -333,28 +503,15 @@ impl Parts {
                 0,
             );
             pg_sys::index_rescan(descriptor, leaf.keys, leaf.key_count, ptr::null_mut(), 0);
-            loop {
-                let tid = pg_sys::index_getnext_tid(
-                    descriptor,
-                    pg_sys::ScanDirection::ForwardScanDirection,
-                );
-                if tid.is_null() {
-                    break;
-                }
-                match RowFetch::of_table((*descriptor).xs_heapfetch).take() {
-                    Handed::Row { key, .. } | Handed::Reference { key, .. } => set.add(key),
-                    Handed::Nothing | Handed::Visible { .. } => {
-                        unreachable!("a scan that wants no tuples hands references over")
-                    }
-                }
-                leaf.found += 1;
-            }
+            leaf.found += Scan::of(descriptor).each_reference(descriptor, |one| set.add(one));
+            self.is_vague |= (*descriptor).xs_recheck;
             pg_sys::index_endscan(descriptor);
         }
     }
 
     /// Gives the sets up.
     unsafe fn forget(&mut self) {
+        self.rows.restart();
         let mut sets = Vec::new();
         if let Some(stream) = self.stream.take() {
             stream.into_sets(&mut sets);
@@ -389,9 +546,6 @@ unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
         for leaf in &parts.leaves {
             pg_sys::index_close(leaf.index, pg_sys::NoLock as i32);
         }
-        let routine = &*(*(*node).ss.ss_currentRelation).rd_tableam;
-        let end_fetch = routine.index_fetch_end.expect("a table AM fetches rows");
-        guarded(|| end_fetch(parts.fetch));
         (*node.cast::<SetScanState>()).parts = ptr::null_mut();
         pg_sys::MemoryContextDelete(parts.context);
     }

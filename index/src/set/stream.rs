@@ -1,7 +1,5 @@
 //! Sorted sets of references, combined while they are read.
 
-use std::cmp::Ordering;
-
 /// References in ascending order of their bytes, each once.
 pub trait Ordered {
     /// The reference that it stands on; `None` behind the last one.
@@ -9,6 +7,13 @@ pub trait Ordered {
 
     /// Goes on to the next one.
     fn advance(&mut self);
+
+    /// Goes on to the first one from here that is not less than `least`.
+    fn seek(&mut self, least: &[u8]) {
+        while self.head().is_some_and(|head| head < least) {
+            self.advance();
+        }
+    }
 }
 
 /// A combination of sets. `S` is a set that was gathered.
@@ -56,22 +61,19 @@ impl<S: Ordered> Stream<S> {
             if nth == farthest {
                 continue;
             }
-            loop {
-                let (Some(here), Some(there)) = (branches[nth].head(), branches[farthest].head())
-                else {
-                    return;
-                };
-                match here.cmp(there) {
-                    Ordering::Less => branches[nth].advance(),
-                    Ordering::Equal => {
-                        agreed += 1;
-                        break;
-                    }
-                    Ordering::Greater => {
-                        farthest = nth;
-                        agreed = 1;
-                        break;
-                    }
+            let Ok([here, there]) = branches.get_disjoint_mut([nth, farthest]) else {
+                unreachable!("two branches of several");
+            };
+            let Some(goal) = there.head() else {
+                return;
+            };
+            here.seek(goal);
+            match here.head() {
+                None => return,
+                Some(head) if head == goal => agreed += 1,
+                Some(_) => {
+                    farthest = nth;
+                    agreed = 1;
                 }
             }
         }
@@ -125,6 +127,19 @@ impl<S: Ordered> Ordered for Stream<S> {
             Stream::Intersection(branches) => {
                 if let Some(first) = branches.first_mut() {
                     first.advance();
+                }
+                self.meet();
+            }
+        }
+    }
+
+    fn seek(&mut self, least: &[u8]) {
+        match self {
+            Stream::Set(set) => set.seek(least),
+            Stream::Union(branches) => branches.iter_mut().for_each(|branch| branch.seek(least)),
+            Stream::Intersection(branches) => {
+                if let Some(first) = branches.first_mut() {
+                    first.seek(least);
                 }
                 self.meet();
             }

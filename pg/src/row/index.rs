@@ -20,6 +20,8 @@ pub struct IndexLayout {
     own_columns: usize,
     own_attributes: usize,
     reference: Box<[Option<usize>]>,
+    /// The bytes of a reference, if all have as many.
+    reference_bytes: Option<usize>,
 }
 
 impl IndexLayout {
@@ -86,12 +88,17 @@ impl IndexLayout {
                 ));
             }
         }
+        let reference_bytes = columns[own_columns..]
+            .iter()
+            .map(|column| column.form.width_bytes().filter(|_| !column.nullable))
+            .sum();
         let layout = TableLayout::assemble(relation, attributes, Vec::new(), None, organization);
         Ok(IndexLayout {
             layout: Rc::new(layout),
             own_columns,
             own_attributes,
             reference: reference.into(),
+            reference_bytes,
         })
     }
 
@@ -120,9 +127,20 @@ impl IndexLayout {
         &self.reference
     }
 
+    /// The bytes of a reference, if all have as many.
+    pub fn reference_bytes(&self) -> Option<usize> {
+        self.reference_bytes
+    }
+
     /// The number of bytes that the index's own columns take in a key.
     #[inline]
     pub fn columns_len(&self, key: &[u8]) -> Result<usize, MalformedKey> {
+        if let Some(columns) = self
+            .reference_bytes
+            .and_then(|reference| key.len().checked_sub(reference))
+        {
+            return Ok(columns);
+        }
         let keys = self.layout.order().layout();
         let mut reader = keys.expect("an index has columns").reader(key);
         for _ in 0..self.own_columns {

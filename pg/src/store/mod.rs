@@ -106,6 +106,16 @@ impl RelationStore {
         }
     }
 
+    /// How many blocks may be fetched at a time, as far as the session's
+    /// settings go.
+    pub fn io_concurrency(&self) -> usize {
+        // SAFETY: the relation is open; the setting of its tablespace.
+        let blocks = unsafe {
+            pg_sys::get_tablespace_io_concurrency((*(*self.relation).rd_rel).reltablespace)
+        };
+        usize::try_from(blocks).unwrap_or(0)
+    }
+
     /// Brings the upper levels of the free-space map up to date, after
     /// [`PageStore::offer`]s: VACUUM's last step.
     pub fn publish_free_space(&self) {
@@ -207,6 +217,12 @@ impl PageStore for RelationStore {
     fn expect(&self, at: BlockNumber) {
         // SAFETY: the relation is open.
         unsafe { guarded(|| ffi::rowref_expect(self.relation, self.fork, at.0)) }
+    }
+
+    #[inline]
+    fn expect_little(&self, at: BlockNumber) {
+        // SAFETY: the relation is open.
+        unsafe { guarded(|| ffi::rowref_expect_little(self.relation, self.fork, at.0)) }
     }
 
     fn hint(&self, at: BlockNumber, hints: &[Hint]) {

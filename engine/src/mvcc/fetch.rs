@@ -1,0 +1,290 @@
+//! Rows by name, several at a time.
+
+use super::batch::{Batch, Prefix};
+use super::read::{Found, Lessons, newest_seen};
+use super::scan::push_small;
+use super::{Snapshot, Transactions, Versioned};
+use crate::btree::{Target, search};
+use crate::compare::Compare;
+use crate::error::Result;
+use crate::page::cell::{EntryKind, LeafCell};
+use crate::page::{Page, flag, head_of};
+use crate::store::PageStore;
+use crate::types::BlockNumber;
+
+/// From as many names on it is looked up where they lie before the first one is
+/// read.
+const MANY: usize = 4;
+/// The most leaves that are looked up so.
+const LEAVES_MAX: usize = 64;
+
+/// Names of rows, one behind the other, and where they lie.
+#[derive(Default)]
+pub struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    /// For some of the names, in their order, the leaf on which each of them
+    /// lies up to the one with this number: hints.
+    leaves: Vec<(usize, BlockNumber)>,
+    /// How many of those leaves are done with, and how many are expected.
+    passed: usize,
+    expected: usize,
+    /// Where the names of the leaf at hand begin on it.
+    slots: Vec<u16>,
+}
+
+impl Keys {
+    /// Forgets all and keeps the room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.leaves.clear();
+        self.passed = 0;
+        self.expected = 0;
+    }
+
+    /// Appends a name.
+    #[inline]
+    pub fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    /// How many there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// A name by its place.
+    #[inline]
+    pub fn get(&self, nth: usize) -> &[u8] {
+        let start = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start as usize..self.ends[nth] as usize]
+    }
+
+    /// Up to which name they are thought to lie on the same leaf as this one.
+    fn end_of_leaf(&self, nth: usize) -> usize {
+        match self.leaves.get(self.passed) {
+            Some((end, _)) => *end,
+            None => nth + 1,
+        }
+    }
+
+    /// The leaf on which a name lies, if that is known.
+    fn leaf_of(&mut self, nth: usize) -> Option<BlockNumber> {
+        while let Some((end, block)) = self.leaves.get(self.passed) {
+            if nth < *end {
+                return Some(*block);
+            }
+            self.passed += 1;
+        }
+        None
+    }
+}
+
+impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
+    /// Copies the rows that a snapshot sees under the keys from `from` on, as
+    /// long as they lie on the leaf of the first of them: one lock for all.
+    /// The store is told of the next leaves, `ahead` of them. Returns how many
+    /// keys are done with. If that is more than one, there is
+    /// a row for each; if it is one, there may be none. No lock is held on
+    /// return.
+    pub fn get_run(
+        &self,
+        keys: &mut Keys,
+        from: usize,
+        ahead: usize,
+        snapshot: &impl Snapshot,
+        into: &mut Batch,
+    ) -> Result<usize> {
+        into.clear();
+        self.look_ahead(keys, from, ahead)?;
+        let compare = self.tree.compare;
+        let mut lessons = Lessons::of(snapshot);
+        let guard = self.tree.leaf(Target::Before(keys.get(from)))?;
+        let block = self.tree.store.block_of_shared(&guard);
+        let page = Page::open(&guard, block)?;
+        into.block = block.0;
+        let prefix = Prefix::new(page.prefix());
+        self.slots_of(page, block, keys, from)?;
+        let (keys, slots) = (&*keys, &keys.slots);
+        let mut nth = from;
+        while nth < keys.len() {
+            let key = keys.get(nth);
+            let slot = match slots.get(nth - from) {
+                Some(slot) => usize::from(*slot),
+                None => {
+                    if nth > from && !self.tree.lies_on(page, Target::Before(key)) {
+                        break;
+                    }
+                    search::lower_bound(page, block, Target::Before(key), compare)?
+                }
+            };
+            if let Some(seen) = self.get_at(page, slot, key, &prefix, snapshot, &mut lessons, into)
+            {
+                if !seen && nth > from {
+                    // What has no row here is looked at by itself.
+                    break;
+                }
+                if seen {
+                    let head = into.row(into.len() - 1).head;
+                    self.key_is_read_as(key, block, head, snapshot);
+                    nth += 1;
+                    continue;
+                }
+            }
+            if nth > from && !self.tree.lies_on(page, Target::Before(key)) {
+                break;
+            }
+            let found = newest_seen(page, block, slot, key, snapshot, compare, &mut lessons)?;
+            let row = match found {
+                Found::Version(slot, cell) if cell.head.kind() == EntryKind::Put => {
+                    Some((slot, cell))
+                }
+                _ if nth > from => break,
+                Found::GoesOn(_) => {
+                    drop(guard);
+                    self.note(block, &mut lessons);
+                    self.get(key, snapshot, into)?;
+                    return Ok(1);
+                }
+                Found::Version(..) | Found::None => None,
+            };
+            self.key_is_read(key, block, &found, snapshot);
+            nth += 1;
+            let Some((slot, cell)) = row else {
+                break;
+            };
+            if compare.ordered() {
+                into.push(key, &[], cell.body, cell.head);
+            } else {
+                // As in `get`: a row has one name, the stored one.
+                into.push(&[], page.suffix(slot, block)?, cell.body, cell.head);
+            }
+        }
+        drop(guard);
+        self.note(block, &mut lessons);
+        Ok(nth - from)
+    }
+
+    /// The slots at which the keys from `from` on begin that are said to lie on
+    /// a leaf, one after another. Each cell is touched, all of them before any
+    /// is read, for whoever waits for one after another from memory waits long.
+    fn slots_of(
+        &self,
+        page: Page<'_>,
+        block: BlockNumber,
+        keys: &mut Keys,
+        from: usize,
+    ) -> Result<()> {
+        let mut slots = std::mem::take(&mut keys.slots);
+        slots.clear();
+        let (mut guess, mut touched) = (0, 0);
+        for nth in from..keys.end_of_leaf(from) {
+            let key = keys.get(nth);
+            // Where another key ends and this one has the same head, it begins.
+            let begins = (1..page.slot_count()).contains(&guess)
+                && page.has(flag::ORDERED)
+                && page.slot(guess - 1).head != page.slot(guess).head
+                && key
+                    .strip_prefix(page.prefix())
+                    .is_some_and(|rest| page.slot(guess).head == head_of(rest));
+            let slot = if begins {
+                guess
+            } else {
+                search::lower_bound(page, block, Target::Before(key), self.tree.compare)?
+            };
+            slots.push(slot as u16);
+            if slot < page.slot_count() {
+                touched ^= page
+                    .cell_bytes(page.slot(slot))
+                    .first()
+                    .copied()
+                    .unwrap_or(0);
+            }
+            guess = slot + 1;
+        }
+        std::hint::black_box(touched);
+        keys.slots = slots;
+        Ok(())
+    }
+
+    /// Looks up where the keys from `from` on lie.
+    fn look_ahead(&self, keys: &mut Keys, from: usize, ahead: usize) -> Result<()> {
+        if keys.leaf_of(from).is_none() && keys.len() - from >= MANY {
+            keys.passed = 0;
+            keys.expected = 1;
+            let mut leaves = std::mem::take(&mut keys.leaves);
+            leaves.clear();
+            let mut nth = from;
+            let found = self
+                .tree
+                .leaves_of((from..keys.len()).map(|nth| keys.get(nth)), |leaf| {
+                    nth += 1;
+                    if let Some((end, last)) = leaves.last_mut()
+                        && *last == leaf
+                    {
+                        *end = nth;
+                        return true;
+                    }
+                    let goes_on = leaves.len() < LEAVES_MAX;
+                    if goes_on {
+                        leaves.push((nth, leaf));
+                    }
+                    goes_on
+                });
+            keys.leaves = leaves;
+            found?;
+        }
+        if let Some(leaf) = keys.leaf_of(from) {
+            self.tree.look_near(leaf);
+            let until = (keys.passed + 1 + ahead).min(keys.leaves.len());
+            for nth in keys.expected.max(keys.passed + 1)..until {
+                self.tree.store.expect_little(keys.leaves[nth].1);
+            }
+            keys.expected = keys.expected.max(until);
+        }
+        Ok(())
+    }
+
+    /// Copies a row from the slot in which its key is thought to begin: `Some`
+    /// if it does, with the only version of the key, and whether it is seen.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "one row of one leaf")]
+    fn get_at(
+        &self,
+        page: Page<'_>,
+        slot: usize,
+        key: &[u8],
+        prefix: &Prefix<'_>,
+        snapshot: &impl Snapshot,
+        lessons: &mut Lessons,
+        into: &mut Batch,
+    ) -> Option<bool> {
+        if slot >= page.slot_count() || !page.has(flag::ORDERED) {
+            return None;
+        }
+        let at = page.slot(slot);
+        let rest = key.strip_prefix(page.prefix())?;
+        if at.key_below || at.head != head_of(rest) {
+            return None;
+        }
+        let bytes = page.cell_bytes(at);
+        let cell = LeafCell::decode_small(bytes)?;
+        if cell.suffix != Some(rest) {
+            return None;
+        }
+        let seen = lessons.note(slot, cell.head, snapshot.judge(cell.head))
+            && cell.head.kind() == EntryKind::Put;
+        if seen {
+            push_small(page, at, &cell, prefix, into);
+        }
+        Some(seen)
+    }
+}
