@@ -1,6 +1,7 @@
 //! The life of a table's storage: made, organized, emptied, copied.
 
 use crate::open::open;
+use crate::organize;
 use crate::row_handle;
 use crate::row_id;
 use crate::table_am::TableAm;
@@ -118,15 +119,16 @@ pub unsafe extern "C-unwind" fn copy_data(relation: pg_sys::Relation, file: *con
     unsafe { copy_files(relation, &*file) }
 }
 
-/// The `relation_copy_for_cluster` callback (CLUSTER, VACUUM FULL): the table
-/// is in the order of its key already, so all that is to do is to write it
-/// anew, without what nobody needs any more.
+/// The `relation_copy_for_cluster` callback (CLUSTER, VACUUM FULL). A table with
+/// a primary key is in its order already, so all that is to do is to write it
+/// anew, without what nobody needs any more; one of hidden row ids gets others,
+/// in the order of the index that it is clustered by.
 #[pg_guard]
 #[expect(clippy::too_many_arguments, reason = "the server's signature")]
 pub unsafe extern "C-unwind" fn copy_for_cluster<A: TableAm>(
     old: pg_sys::Relation,
     new: pg_sys::Relation,
-    _index: pg_sys::Relation,
+    index: pg_sys::Relation,
     _use_sort: bool,
     oldest_xmin: pg_sys::TransactionId,
     xid_cutoff: *mut pg_sys::TransactionId,
@@ -145,15 +147,27 @@ pub unsafe extern "C-unwind" fn copy_for_cluster<A: TableAm>(
             replace(new, table.layout().organization().to_bytes());
         }
         pg_sys::RelationTruncate(new, 0);
-        let rebuilt = table
-            .rebuild(
-                &RelationStore::new(new),
-                |key, payload| crate::toast::carry_over(new, table.layout(), key, payload),
-                || {
-                    pgrx::check_for_interrupts!();
-                },
-            )
-            .or_raise(new);
+        let reordered = if index.is_null() {
+            None
+        } else if table.layout().is_row_id() {
+            organize::in_index_order::<A>(old, new, index)
+        } else {
+            if pg::store::has_storage(index) {
+                pg::error::stays_in_key_order(old);
+            }
+            None
+        };
+        let rebuilt = reordered.unwrap_or_else(|| {
+            table
+                .rebuild(
+                    &RelationStore::new(new),
+                    |key, payload| crate::toast::carry_over(new, table.layout(), key, payload),
+                    || {
+                        pgrx::check_for_interrupts!();
+                    },
+                )
+                .or_raise(new)
+        });
         *xid_cutoff = to_server(A::frozen_limit(
             rebuilt.oldest_xid,
             from_server(oldest_xmin),

@@ -6,6 +6,7 @@ use engine::BlockNumber;
 use engine::mvcc::VersionId;
 use engine::mvcc::batch::Batch;
 use pg::error::OrRaise;
+use pg::memory::in_temporary_context;
 use pg::row::{Pointer, TableLayout, has_pointers};
 use pg::slot;
 use pg::toast::{LongRow, delete_unshared, delete_value, is_long, shorten};
@@ -170,9 +171,10 @@ pub unsafe fn carry_over(
     if !has_pointers(payload) && !is_long(key.len(), payload.len()) {
         return None;
     }
-    let mut carried = Vec::new();
-    // SAFETY: the caller's promise; values point into memory that lives as long.
-    unsafe {
+    // SAFETY: the caller's promise; values point into memory that lives as long
+    // as they are used.
+    let carry = || unsafe {
+        let mut carried = Vec::new();
         let row = pg::row::Values::read(layout, key, payload).or_raise(new);
         let long = LongRow {
             values: row.values(),
@@ -181,8 +183,10 @@ pub unsafe fn carry_over(
             old: &[],
         };
         let Ok(()) = shorten(new, layout, long, &mut carried, || Ok::<_, Infallible>(()));
-    }
-    Some(carried)
+        carried
+    };
+    // SAFETY: the row's bytes are in no context.
+    Some(unsafe { in_temporary_context(carry) })
 }
 
 /// The stored values that a row of layout `from` does without in layout `to`:

@@ -278,6 +278,22 @@ pub unsafe fn index_not_unique(
     }
 }
 
+/// Tells whoever clusters a table with a primary key by another index that its
+/// rows are where their key says.
+///
+/// # Safety
+/// `table` is open.
+pub unsafe fn stays_in_key_order(table: pg_sys::Relation) {
+    // SAFETY: the caller's promise.
+    let name = unsafe { name_of(table) };
+    report(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        format!("table \"{name}\" stays in the order of its primary key"),
+        "Its rows are stored by their key; CLUSTER by another index has only written them anew.",
+    )
+    .report(PgLogLevel::NOTICE);
+}
+
 /// A row that this transaction has read is not where it was read.
 ///
 /// # Safety

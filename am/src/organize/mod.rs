@@ -6,6 +6,7 @@
 //! with its writer; sorted, they fill new storage (`load`), so that a rollback
 //! brings the old back. The argument is in `README.md`, "Organizing anew".
 
+mod cluster;
 mod collect;
 mod load;
 
@@ -14,6 +15,7 @@ use crate::indexes;
 use crate::insert::writer;
 use crate::open::open;
 use crate::table_am::TableAm;
+pub use cluster::in_index_order;
 use collect::{Collected, Collector, Keep};
 use pg::error::unsupported;
 use pg::row::{self, Organization, TableLayout};

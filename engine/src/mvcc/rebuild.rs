@@ -23,6 +23,23 @@ pub struct Rebuilt {
     pub oldest_xid: Option<Xid>,
 }
 
+impl Rebuilt {
+    /// Counts an entry that is kept, which may be a live row.
+    pub fn count(&mut self, head: Head, is_live: bool) {
+        if !head.has(bit::FROZEN) {
+            self.oldest_xid = Some(match self.oldest_xid {
+                Some(oldest) if oldest.precedes(head.xmin) => oldest,
+                _ => head.xmin,
+            });
+        }
+        if is_live {
+            self.live += 1;
+        } else {
+            self.dead += 1;
+        }
+    }
+}
+
 impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// Adds every entry that is to be kept to `bulk`, in order. Nobody may
     /// write meanwhile. `convert` is given key and body of each row that is
@@ -58,17 +75,7 @@ fn keep<N: PageStore, D: Compare>(
             rebuilt.removed += 1;
             continue;
         };
-        if !head.has(bit::FROZEN) {
-            rebuilt.oldest_xid = Some(match rebuilt.oldest_xid {
-                Some(oldest) if oldest.precedes(head.xmin) => oldest,
-                _ => head.xmin,
-            });
-        }
-        if head.kind() == EntryKind::Put && newest {
-            rebuilt.live += 1;
-        } else {
-            rebuilt.dead += 1;
-        }
+        rebuilt.count(head, head.kind() == EntryKind::Put && newest);
         newest &= !head.is_version();
         let converted = match head.kind() {
             EntryKind::Put => convert(&history.key, body),
