@@ -1,7 +1,7 @@
 //! Sequential scans below UPDATE and DELETE, leaf by leaf: `README.md`,
 //! "Sweeps". Which plans are swept is decided in `pg::sweep`.
 
-use crate::indexes::EntriesToEnd;
+use crate::indexes;
 use crate::insert::writer;
 use crate::row_handle;
 use crate::scan;
@@ -156,9 +156,6 @@ impl<A: TableAm> scan::ScanState<A> {
             if change::is_wanted(relation) {
                 return;
             }
-            let Some(entries) = EntriesToEnd::of(relation) else {
-                return;
-            };
             let rows: Vec<VersionId<'_>> = self.sweep.hits[self.sweep.done..]
                 .iter()
                 .map(|nth| self.batch.row(*nth as usize))
@@ -178,12 +175,13 @@ impl<A: TableAm> scan::ScanState<A> {
             if ended == 0 {
                 return;
             }
-            if entries.is_any() {
+            let facts = indexes::indexes_of(relation);
+            if !facts.indexes.is_empty() {
                 let slot = (*node.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot;
                 for nth in &self.sweep.hits[self.sweep.done..][..ended] {
                     let row = self.batch.row(*nth as usize);
                     self.show(slot, row, row_handle::nobody());
-                    entries.end(writer, row.key, slot);
+                    indexes::end_entries(&facts, relation, writer, row.key, (slot, row.head));
                 }
             }
             self.sweep.done += ended;

@@ -49,6 +49,37 @@ impl Compare for Bytewise {
 }
 
 /// Bytes that two keys share at their start.
+#[inline]
 pub fn common_prefix_len(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(l, r)| l == r).count()
+    // Eight at a time: every search of a page begins with this.
+    let (lefts, rights) = (left.as_chunks::<8>().0, right.as_chunks::<8>().0);
+    let mut shared = 0;
+    for (l, r) in lefts.iter().zip(rights) {
+        let differ = u64::from_le_bytes(*l) ^ u64::from_le_bytes(*r);
+        if differ != 0 {
+            return shared + differ.trailing_zeros() as usize / 8;
+        }
+        shared += 8;
+    }
+    let rest = left[shared..].iter().zip(&right[shared..]);
+    shared + rest.take_while(|(l, r)| l == r).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_common_prefix_is_as_long_as_bytes_are_the_same(
+            shared in prop::collection::vec(any::<u8>(), 0..30),
+            left in prop::collection::vec(0u8..2, 0..20),
+            right in prop::collection::vec(0u8..2, 0..20),
+        ) {
+            let (left, right) = ([&shared[..], &left].concat(), [&shared[..], &right].concat());
+            let plainly = left.iter().zip(&right).take_while(|(l, r)| l == r).count();
+            prop_assert_eq!(common_prefix_len(&left, &right), plainly);
+        }
+    }
 }

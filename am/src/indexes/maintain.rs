@@ -44,26 +44,47 @@ pub unsafe fn deleted<A: TableAm>(table: &A, relation: pg_sys::Relation, old: Re
             return;
         }
         with_old_row(&facts, table, relation, old, |row, version| {
-            let table = (*relation).rd_id;
-            let is_late = pending::is_open();
-            if is_late {
-                end_late(&facts, table, old.writer, old.id.key, row);
-            }
-            for of in &facts.indexes {
-                if is_late && of.late(table).is_some() {
-                    continue;
-                }
-                with_index(of, relation, |index| {
-                    let mut before = Entry::default();
-                    let had = of.evaluating(|evaluator| {
-                        before.make(evaluator, index.layout(), row, old.id.key)
-                    });
-                    if had {
-                        end(of, index, relation, old.writer, &before, version);
-                    }
-                });
-            }
+            end_entries(&facts, relation, old.writer, old.id.key, (row, version));
         });
+    }
+}
+
+/// Writes the tombstones of a row that was deleted, or has them written with
+/// others': the row is at hand, and its version.
+///
+/// # Safety
+/// `relation` is open, `facts` are its own, the slot holds the row, whose key
+/// this is and whose tombstone is written; no page is locked.
+pub unsafe fn end_entries(
+    facts: &TableIndexes,
+    relation: pg_sys::Relation,
+    writer: Writer,
+    key: &[u8],
+    (row, version): (*mut pg_sys::TupleTableSlot, Head),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let table = (*relation).rd_id;
+        let is_late = pending::is_open();
+        if is_late {
+            end_late(facts, table, writer, key, row);
+            if facts.are_late {
+                return;
+            }
+        }
+        for of in &facts.indexes {
+            if is_late && of.late(table).is_some() {
+                continue;
+            }
+            with_index(of, relation, |index| {
+                let mut before = Entry::default();
+                let had =
+                    of.evaluating(|evaluator| before.make(evaluator, index.layout(), row, key));
+                if had {
+                    end(of, index, relation, writer, &before, version);
+                }
+            });
+        }
     }
 }
 
@@ -98,46 +119,6 @@ unsafe fn end_late(
                 }
             }
         });
-    }
-}
-
-/// What has to be done to the indexes of a table of which many rows end at
-/// once: nothing, or nothing but what may be done a little later.
-pub struct EntriesToEnd {
-    facts: Rc<TableIndexes>,
-    table: pg_sys::Oid,
-}
-
-impl EntriesToEnd {
-    /// `None` if there is an index whose entries have to end with their rows.
-    ///
-    /// # Safety
-    /// `relation` is open and locked for writing.
-    pub unsafe fn of(relation: pg_sys::Relation) -> Option<EntriesToEnd> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let facts = indexes_of(relation);
-            let is_free = facts.indexes.is_empty() || facts.are_late && pending::is_open();
-            is_free.then(|| EntriesToEnd {
-                facts,
-                table: (*relation).rd_id,
-            })
-        }
-    }
-
-    /// Whether there are any.
-    pub fn is_any(&self) -> bool {
-        !self.facts.indexes.is_empty()
-    }
-
-    /// Ends those of one row, which was ended by `writer`.
-    ///
-    /// # Safety
-    /// The table is open; `row` holds the row, whose key this is, and no page
-    /// is locked.
-    pub unsafe fn end(&self, writer: Writer, key: &[u8], row: *mut pg_sys::TupleTableSlot) {
-        // SAFETY: the caller's promise, and `of` has asked.
-        unsafe { end_late(&self.facts, self.table, writer, key, row) };
     }
 }
 

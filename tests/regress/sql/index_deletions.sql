@@ -280,12 +280,21 @@ BEGIN
 END $$;
 SELECT * FROM sweeps();
 SELECT by_a, by_b, by_c FROM seen();
+-- With an index among them whose entries end at once.
+CREATE UNIQUE INDEX t_u ON t (lower(b), id);
+DELETE FROM t WHERE c % 10 = 9;
+SELECT * FROM seen();
+WITH gone AS (DELETE FROM t WHERE c < 300 RETURNING *)
+    INSERT INTO t SELECT id, a + 1, b, c FROM gone;
+DELETE FROM t WHERE c < 200;
+INSERT INTO t SELECT * FROM found WHERE c < 100;
+INSERT INTO t SELECT * FROM found WHERE id = 11;
+SELECT * FROM seen();
 SET enable_indexscan = on;
 SET enable_indexonlyscan = on;
 SET enable_seqscan = off;
 TRUNCATE t;
 DROP INDEX t_divides;
-CREATE UNIQUE INDEX t_u ON t (lower(b), id);
 INSERT INTO t SELECT * FROM found;
 SELECT * FROM seen();
 
