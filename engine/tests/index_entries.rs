@@ -3,9 +3,8 @@
 
 mod history;
 
-use engine::Sequence;
-use engine::btree::Tree;
 use engine::btree::check::check;
+use engine::btree::{RunEntry, Tree};
 use engine::compare::Compare;
 use engine::mem::{MemStore, TestSession, TestTransactions};
 use engine::mvcc::end_entries::Ending;
@@ -13,7 +12,8 @@ use engine::mvcc::index::{Admission, Before, Uniqueness};
 use engine::mvcc::scan::Direction;
 use engine::mvcc::settle::Entered;
 use engine::mvcc::{Transactions, Versioned, Writer};
-use engine::page::cell::{EntryKind, Head};
+use engine::page::cell::{EntryKind, Head, bit};
+use engine::{CommandId, Sequence, Xid};
 use history::{Order, scan};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -101,6 +101,16 @@ impl Bench {
             tree: &tree,
             transactions,
         })
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Put(by, of, row, demanded) => self.put(by, of, row, demanded),
+            Step::End(by, of, row) => self.end(by, of, row),
+            Step::EndMany(by, from, rows, live) => self.end_many(by, from, rows, live),
+            Step::Finish(by, commits) => self.finish(by, commits),
+            Step::Vacuum => self.vacuum(),
+        }
     }
 
     fn newest(&self, of: u8, row: u8) -> Option<Known> {
@@ -299,14 +309,8 @@ proptest! {
         as_bytes in any::<bool>(),
     ) {
         let mut bench = Bench::new(as_bytes);
-        for step in steps {
-            match step {
-                Step::Put(by, of, row, demanded) => bench.put(by, of, row, demanded),
-                Step::End(by, of, row) => bench.end(by, of, row),
-                Step::EndMany(by, from, rows, live) => bench.end_many(by, from, rows, live),
-                Step::Finish(by, commits) => bench.finish(by, commits),
-                Step::Vacuum => bench.vacuum(),
-            }
+        for step in &steps {
+            bench.step(step);
         }
         bench.audit();
     }
@@ -366,6 +370,80 @@ fn an_entry_that_is_not_there_is_ended_only_in_an_index_that_is_being_built() {
     assert!(end(Some(Before { version, body })));
     assert_eq!(entries(), 2, "what was there, and its end");
     assert!(!end(None));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Rule 17, many at once.
+    #[test]
+    fn entries_that_are_missing_are_put_many_at_once_as_they_are_one_by_one(
+        steps in prop::collection::vec(step(), 0..120),
+        as_bytes in any::<bool>(),
+    ) {
+        let mut early = Xid::NONE;
+        let benches = [Bench::new(as_bytes), Bench::new(as_bytes)].map(|mut bench| {
+            early = bench.sessions[0].xid();
+            bench.finish(0, true);
+            for step in &steps {
+                bench.step(step);
+            }
+            bench
+        });
+        // Of the rows from 40 on nothing is known.
+        let missing: Vec<_> = (0..3).flat_map(|of| (0..120).map(move |row| key(of, row))).collect();
+        let head = |nth: usize| Head {
+            flags: EntryKind::Put as u8 | if nth.is_multiple_of(3) { bit::FROZEN | bit::COMMITTED } else { 0 },
+            xmin: early,
+            cid: CommandId(nth as u32),
+            sequence: Sequence(nth as u64 + 7),
+        };
+        let [single, many] = benches.each_ref().map(|bench| bench.world.snapshot());
+        benches[0].with(&benches[0].world, |v| {
+            for (nth, key) in missing.iter().enumerate() {
+                v.enter_missing_entry(&single, head(nth), key, b"body").unwrap();
+            }
+        });
+        let runs = benches[1].with(&benches[1].world, |v| {
+            let (mut at, mut runs) = (0, 0);
+            while at < missing.len() {
+                let rest = (at..missing.len()).map(|nth| RunEntry {
+                    head: head(nth),
+                    key: &missing[nth],
+                    body: b"body",
+                });
+                let put = v.enter_unknown_entries(rest).unwrap();
+                if put == 0 {
+                    v.enter_missing_entry(&many, head(at), &missing[at], b"body").unwrap();
+                }
+                runs += usize::from(put > 1);
+                at += put.max(1);
+            }
+            runs
+        });
+        prop_assert!(runs > 5, "{runs} of them went together");
+        let [single, many] = [(&benches[0], single), (&benches[1], many)].map(|(bench, then)| {
+            check(&*bench.store, &bench.order).unwrap();
+            let seen = [then, bench.world.snapshot()]
+                .map(|by| scan(&*bench.store, &bench.world, &by, Direction::Forward).unwrap());
+            // Full leaves are pruned at other moments. Of these there is nothing
+            // to prune, but they may have been frozen.
+            let mut fresh = Vec::new();
+            bench.with(&bench.world, |v| {
+                v.each_history(|| {}, |history| {
+                    if history.key[3] >= 40 {
+                        let head = history.heads()[0];
+                        let (kind, xmin, sequence) = (head.kind(), head.xmin, head.sequence);
+                        fresh.push((history.key.clone(), kind, xmin, sequence, history.heads().len()));
+                    }
+                    Ok(())
+                })
+            }).unwrap();
+            assert_eq!(fresh.len(), 3 * 80);
+            (seen, fresh)
+        });
+        prop_assert_eq!(single, many);
+    }
 }
 
 /// Rule 17: whatever aware and unaware writers have left in an index that is

@@ -132,7 +132,7 @@ fn an_index_made_while_others_write_says_what_the_table_says() -> Result<()> {
     let standby = cluster.standby(&[])?;
     let mut client = cluster.connect("postgres")?;
     client.batch_execute(&format!(
-        "create table t (k int primary key, a int, b text, c text) using {};
+        "create table t (k int primary key, a int, b text, c text) using {} with (parallel_workers = 2);
          insert into t select i, i % 20, 'u' || i, 'c' from generate_series(1, {ROWS}) i",
         access_method()
     ))?;

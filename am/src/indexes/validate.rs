@@ -8,12 +8,14 @@
 
 use std::cmp::Ordering;
 
+use engine::btree::RunEntry;
 use engine::compare::Compare;
 use engine::mvcc::Writer;
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::index::{Admission, Uniqueness};
 use engine::mvcc::scan::{Direction, Range};
 use engine::mvcc::settle::Entered;
+use engine::page::cell::Head;
 use engine::store::PageStore;
 use engine::{CommandId, Xid};
 use pg::entries::{self, Rows, Task};
@@ -64,6 +66,7 @@ pub unsafe fn validate(
         let mut ahead = Cursor::new(Range::default());
         let mut has_more = merge.step(&mut ahead);
         let mut entries = 0.0;
+        let mut missing = Missing::default();
         let merged = gathered.drain(|item| -> std::io::Result<()> {
             pgrx::check_for_interrupts!();
             entries += 1.0;
@@ -77,12 +80,16 @@ pub unsafe fn validate(
                 }
                 has_more = merge.step(&mut ahead);
             }
-            if !stands && merge.enter(item) {
-                (*state).tups_inserted += 1.0;
+            if !stands {
+                missing.push(item);
+            }
+            if missing.is_full() {
+                (*state).tups_inserted += merge.enter_all(&mut missing);
             }
             Ok(())
         });
         merged.unwrap_or_else(|error| entries::spill_failed(&error));
+        (*state).tups_inserted += merge.enter_all(&mut missing);
         while has_more {
             pgrx::check_for_interrupts!();
             merge.end_stale(ahead.row().expect("the cursor stands on an entry").key);
@@ -127,15 +134,45 @@ impl Merge<'_> {
         unsafe { ended.or_raise(self.index) }
     }
 
+    /// Puts those of the entries that are missing; how many were.
+    fn enter_all(&self, missing: &mut Missing) -> f64 {
+        let mut count = 0.0;
+        let mut at = 0;
+        while at < missing.len() {
+            pgrx::check_for_interrupts!();
+            let rest = (at..missing.len()).map(|nth| missing.entry(nth));
+            let put = self
+                .open
+                .store()
+                .with(|versions| versions.enter_unknown_entries(rest));
+            // SAFETY: the index is open.
+            let put = unsafe { put.or_raise(self.index) };
+            let end = at + put.max(1);
+            if put > 0 || self.enter(missing.entry(at)) {
+                count += (end - at) as f64;
+                // Whoever puts an entry with the same columns from now on finds
+                // these; who was faster is found here.
+                for nth in at..end {
+                    if self.is_unique && !missing.is_apart(nth) {
+                        self.check_unique(missing.entry(nth).key);
+                    }
+                }
+            }
+            at = end;
+        }
+        missing.clear();
+        count
+    }
+
     /// Puts an entry if it is missing; whether it was.
-    fn enter(&self, item: Item<'_>) -> bool {
+    fn enter(&self, entry: RunEntry<'_>) -> bool {
         let entered = self.open.store().with(|versions| {
-            versions.enter_missing_entry(&self.snapshot, item.head, item.key, item.body)
+            versions.enter_missing_entry(&self.snapshot, entry.head, entry.key, entry.body)
         });
         // SAFETY: the index is open.
         match unsafe { entered.or_raise(self.index) } {
-            Entered::Stands => return false,
-            Entered::Put => {}
+            Entered::Stands => false,
+            Entered::Put => true,
             Entered::Hindered => error::raise_with(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "an index could not be completed: a row changed in a way it cannot follow".into(),
@@ -143,12 +180,6 @@ impl Merge<'_> {
                 Some("Drop the index, and create it again."),
             ),
         }
-        if self.is_unique && !item.mark {
-            // Whoever puts an entry with the same columns from now on finds this
-            // one; who was faster is found here.
-            self.check_unique(item.key);
-        }
-        true
     }
 
     fn check_unique(&self, key: &[u8]) {
@@ -192,5 +223,53 @@ impl Merge<'_> {
                 }
             }
         }
+    }
+}
+
+/// Entries that the index seems to lack, in order: a few leaves' worth.
+#[derive(Default)]
+struct Missing {
+    bytes: Vec<u8>,
+    /// The row's version, where the key and the body end, and whether nulls set
+    /// it apart from all others.
+    items: Vec<(Head, usize, usize, bool)>,
+}
+
+impl Missing {
+    const BYTES: usize = 8 * pg_sys::BLCKSZ as usize;
+
+    fn push(&mut self, item: Item<'_>) {
+        self.bytes.extend_from_slice(item.key);
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(item.body);
+        let end = self.bytes.len();
+        self.items.push((item.head, middle, end, item.mark));
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= Self::BYTES
+    }
+
+    fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    fn entry(&self, nth: usize) -> RunEntry<'_> {
+        let start = nth.checked_sub(1).map_or(0, |before| self.items[before].2);
+        let (head, middle, end, _) = self.items[nth];
+        RunEntry {
+            head,
+            key: &self.bytes[start..middle],
+            body: &self.bytes[middle..end],
+        }
+    }
+
+    fn is_apart(&self, nth: usize) -> bool {
+        self.items[nth].3
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.items.clear();
     }
 }

@@ -13,6 +13,8 @@
 //!   That is right although the version that he supersedes may be younger than
 //!   the snapshot: had it *brought* the entry, its writer would have put it, or
 //!   have ended before the snapshot was taken.
+//!   Where the index knows nothing of an entry, which is nearly always, there is
+//!   nothing to ask, and a leaf takes as many such entries at once as it can.
 //! - *The entry is stale*: it was put, and the row then ended by a writer that
 //!   did not know of the index. There may be newer versions above it, so it is
 //!   made a tombstone where it stands.
@@ -20,7 +22,7 @@
 use std::ops::ControlFlow;
 
 use super::{Sight, Snapshot, Transactions, Versioned, XidStatus};
-use crate::btree::{Leaf, Target, search};
+use crate::btree::{Leaf, RunEntry, Target, search};
 use crate::compare::Compare;
 use crate::error::Result;
 use crate::mvcc::chain::Newer;
@@ -76,6 +78,25 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         };
         self.put(leaf, chain, head, key, body, None)?;
         Ok(Entered::Put)
+    }
+
+    /// Puts entries of rows of which the index knows nothing at all, from the
+    /// front of `entries`, which ascend and carry the rows' versions; how many.
+    /// For these there is nothing to be asked of a snapshot. It stops before one
+    /// that takes [`Versioned::enter_missing_entry`]'s closer look.
+    pub fn enter_unknown_entries<'e>(
+        &self,
+        entries: impl Iterator<Item = RunEntry<'e>>,
+    ) -> Result<usize> {
+        let first_version = |entry: RunEntry<'e>| RunEntry {
+            head: Head {
+                flags: EntryKind::Put as u8 | entry.head.flags & bit::FROZEN,
+                sequence: Sequence::FIRST,
+                ..entry.head
+            },
+            ..entry
+        };
+        self.put_new_keys(entries.map(first_version), false)
     }
 
     /// Ends an entry that the snapshot sees although no row has it, for
