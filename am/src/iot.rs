@@ -221,7 +221,7 @@ impl TableAm for Iot {
         let mut bulk = Bulk::new(into, layout, &layout.organization().to_bytes())?;
         bulk.fill_to(layout.fill());
         bulk.set_next_row_id(next_row_id);
-        fill(&mut |head, key, body| bulk.add(head, key, body))?;
+        fill(&mut |head, key, body| bulk.add(head, key, body).map(drop))?;
         Ok(bulk.finish()?)
     }
 

@@ -27,6 +27,9 @@ struct Pending {
     what: What,
     key: Range<usize>,
     body: Range<usize>,
+    /// Whether the next entry has the very same key, so that this one need not
+    /// hold it.
+    shares_key: bool,
 }
 
 /// A level of the tree, its last pages not written yet.
@@ -59,10 +62,9 @@ impl Row {
         }
     }
 
-    /// Whether two neighbours have the very same key, so that the first need
-    /// not hold it.
+    /// Whether an entry need not hold its key, for the next one does.
     fn shares_key(&self, nth: usize) -> bool {
-        matches!(self.entries[nth].what, What::Version(_)) && self.key(nth) == self.key(nth + 1)
+        self.entries[nth].shares_key
     }
 
     /// Bytes of an entry, slot and its own key included, behind a prefix.
@@ -134,8 +136,8 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
     }
 
     /// Adds an entry behind all others: by key, and of one key the newest
-    /// first.
-    pub fn add(&mut self, head: Head, key: &[u8], body: &[u8]) -> Result<()> {
+    /// first. Returns whether it is the first of its key.
+    pub fn add(&mut self, head: Head, key: &[u8], body: &[u8]) -> Result<bool> {
         check_limits(self.store.page_size(), head, key, body)?;
         self.push(0, What::Version(head), key, body)
     }
@@ -161,7 +163,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         Ok(())
     }
 
-    fn push(&mut self, level: usize, what: What, key: &[u8], body: &[u8]) -> Result<()> {
+    fn push(&mut self, level: usize, what: What, key: &[u8], body: &[u8]) -> Result<bool> {
         if level == self.rows.len() {
             self.rows.push(Row::default());
         }
@@ -174,8 +176,11 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
             what,
             key: start..middle,
             body: middle..row.data.len(),
+            shares_key: false,
         });
         let count = row.entries.len();
+        // At least one entry stays behind when pages are written, but at the end.
+        let is_new = !row.link_last();
         row.count_last();
         if count > 1 {
             debug_assert!(
@@ -196,7 +201,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
                 self.write(level, at, Some(fence), false)?;
             }
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Whether a page of all pending entries, the newest included, would be
@@ -358,6 +363,18 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
 }
 
 impl Row {
+    /// Finds out whether the entry at the end is of the same key as the one
+    /// before it.
+    fn link_last(&mut self) -> bool {
+        let Some(before) = self.entries.len().checked_sub(2) else {
+            return false;
+        };
+        let shares = matches!(self.entries[before].what, What::Version(_))
+            && self.key(before) == self.key(before + 1);
+        self.entries[before].shares_key = shares;
+        shares
+    }
+
     /// Counts the entry at the end, and that the one before it may now share
     /// its key.
     fn count_last(&mut self) {

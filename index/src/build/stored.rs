@@ -97,13 +97,14 @@ unsafe fn lay(
                     pgrx::check_for_interrupts!();
                     progress::entries_done(count);
                 }
-                if unique.is_new_entry(item.key) && item.head.kind() == EntryKind::Put {
+                // Of each entry the newest version counts.
+                let is_newest = bulk.add(item.head, item.key, item.body)?;
+                if is_newest && item.head.kind() == EntryKind::Put {
                     live += 1.0;
                     if is_unique && !item.mark {
                         unique.check(item);
                     }
                 }
-                bulk.add(item.head, item.key, item.body)?;
                 Ok(())
             })
         });
@@ -199,8 +200,6 @@ struct Uniqueness<'l> {
     table: pg_sys::Relation,
     index: pg_sys::Relation,
     layout: &'l IndexLayout,
-    /// The key whose versions are passing.
-    key: Vec<u8>,
     /// The columns of the last live entry.
     live: Vec<u8>,
 }
@@ -211,20 +210,8 @@ impl<'l> Uniqueness<'l> {
             table,
             index,
             layout,
-            key: Vec::new(),
             live: Vec::new(),
         }
-    }
-
-    /// Whether this is another key than the last one: then the entry at hand
-    /// is its newest.
-    fn is_new_entry(&mut self, key: &[u8]) -> bool {
-        if !self.key.is_empty() && self.key == key {
-            return false;
-        }
-        self.key.clear();
-        self.key.extend_from_slice(key);
-        true
     }
 
     /// Raises if an entry with the same columns is live already.
