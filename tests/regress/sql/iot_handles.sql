@@ -99,3 +99,40 @@ execute q;
 drop table h;
 drop function names(), is_parallel(text), outcome(int);
 drop table t;
+
+-- What is known of a table is forgotten when it gets a trigger: more rows than
+-- a ring of handles holds are found again for it.
+create table t (k int primary key, v int) using :am;
+insert into t select i, 0 from generate_series(1, 5000) i;
+create table seen (k int, was int, became int) using :am;
+create function see() returns trigger language plpgsql as $$
+begin
+  insert into seen values (old.k, old.v, new.v);
+  return null;
+end $$;
+prepare change as update t set v = v + 1 where k <> 7;
+execute change;
+create trigger see after update on t for each row execute function see();
+execute change;
+select count(*), count(distinct k), min(was), max(became) from seen;
+drop trigger see on t;
+execute change;
+select count(*) from seen;
+select v, count(*) from t group by v order by v;
+-- An old row is what its handle names, not what was read last.
+update t set v = (select max(o.v) from t o where o.k < t.k) where k between 6 and 9;
+update t set v = a.v * 10 from (select * from t order by k desc) a where a.k = t.k + 1 and t.k <= 3;
+select * from t where k < 10 order by k;
+merge into t using (values (1, 11), (2, 12), (-1, 13)) n(k, v) on t.k = n.k
+  when matched then update set v = n.v when not matched then insert values (n.k, n.v);
+select * from t where k < 4 order by k;
+drop table seen;
+drop function see() cascade;
+drop table t;
+
+-- One row of a small table is not looked for among all others.
+create table t (k int primary key, v int) using :am;
+insert into t select i, i from generate_series(1, 100) i;
+vacuum analyze t;
+explain (costs off) select * from t where k = 7;
+drop table t;
