@@ -65,6 +65,23 @@ pub fn common_prefix_len(left: &[u8], right: &[u8]) -> usize {
     shared + rest.take_while(|(l, r)| l == r).count()
 }
 
+/// Bytes that two rows share at their end.
+pub fn common_suffix_len(left: &[u8], right: &[u8]) -> usize {
+    let len = left.len().min(right.len());
+    let (left, right) = (&left[left.len() - len..], &right[right.len() - len..]);
+    let (left_rest, left_words) = left.as_rchunks::<8>();
+    let (right_rest, right_words) = right.as_rchunks::<8>();
+    let words = left_words.iter().zip(right_words).rev();
+    for (nth, (l, r)) in words.enumerate() {
+        let differ = u64::from_le_bytes(*l) ^ u64::from_le_bytes(*r);
+        if differ != 0 {
+            return nth * 8 + differ.leading_zeros() as usize / 8;
+        }
+    }
+    let same = left_rest.iter().rev().zip(right_rest.iter().rev());
+    left_words.len() * 8 + same.take_while(|(l, r)| l == r).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,14 +89,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_common_prefix_is_as_long_as_bytes_are_the_same(
-            shared in prop::collection::vec(any::<u8>(), 0..30),
-            left in prop::collection::vec(0u8..2, 0..20),
-            right in prop::collection::vec(0u8..2, 0..20),
+        fn what_is_shared_is_counted_to_the_byte(
+            start in proptest::collection::vec(any::<u8>(), 0..40),
+            left in proptest::collection::vec(0u8..2, 0..20),
+            right in proptest::collection::vec(0u8..2, 0..20),
+            end in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
-            let (left, right) = ([&shared[..], &left].concat(), [&shared[..], &right].concat());
-            let plainly = left.iter().zip(&right).take_while(|(l, r)| l == r).count();
-            prop_assert_eq!(common_prefix_len(&left, &right), plainly);
+            let left = [&start[..], &left, &end].concat();
+            let right = [&start[..], &right, &end].concat();
+            let same = |pairs: &mut dyn Iterator<Item = (&u8, &u8)>| {
+                pairs.take_while(|(l, r)| l == r).count()
+            };
+            prop_assert_eq!(
+                common_prefix_len(&left, &right),
+                same(&mut left.iter().zip(&right))
+            );
+            prop_assert_eq!(
+                common_suffix_len(&left, &right),
+                same(&mut left.iter().rev().zip(right.iter().rev()))
+            );
         }
     }
 }

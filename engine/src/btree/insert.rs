@@ -5,7 +5,7 @@ use super::plan::{Fresh, Planner};
 use super::search::compare_position;
 use super::split::slot_number;
 use super::{Fill, Leaf, Target, Tree};
-use crate::compare::{Compare, common_prefix_len};
+use crate::compare::{Compare, common_prefix_len, common_suffix_len};
 use crate::error::{Error, Result};
 use crate::page::cell::{EntryKind, Head, bit};
 use crate::page::op::Ops;
@@ -197,12 +197,7 @@ fn put_ops(page: Page<'_>, block: BlockNumber, entry: &NewEntry<'_>) -> Result<O
     if let Some(like) = entry.like {
         let body = page.leaf_cell(like, block)?.body;
         let prefix = common_prefix_len(body, entry.body);
-        let suffix_len = body[prefix..]
-            .iter()
-            .rev()
-            .zip(entry.body[prefix..].iter().rev())
-            .take_while(|(old, new)| old == new)
-            .count();
+        let suffix_len = common_suffix_len(&body[prefix..], &entry.body[prefix..]);
         // Eight bytes is what the operation itself takes more.
         if prefix + suffix_len > 8 {
             entry.head.encode(suffix, &[], &mut cell);
