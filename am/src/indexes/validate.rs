@@ -10,12 +10,12 @@ use std::cmp::Ordering;
 
 use engine::btree::RunEntry;
 use engine::compare::Compare;
-use engine::mvcc::Writer;
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::index::{Admission, Uniqueness};
-use engine::mvcc::scan::{Direction, Range};
+use engine::mvcc::scan::{Direction, Edge, Range};
 use engine::mvcc::settle::Entered;
-use engine::page::cell::Head;
+use engine::mvcc::{Judgement, Sight, Snapshot, Writer};
+use engine::page::cell::{EntryKind, Head};
 use engine::store::PageStore;
 use engine::{CommandId, Xid};
 use pg::entries::{self, Rows, Task};
@@ -150,12 +150,8 @@ impl Merge<'_> {
             let end = at + put.max(1);
             if put > 0 || self.enter(missing.entry(at)) {
                 count += (end - at) as f64;
-                // Whoever puts an entry with the same columns from now on finds
-                // these; who was faster is found here.
-                for nth in at..end {
-                    if self.is_unique && !missing.is_apart(nth) {
-                        self.check_unique(missing.entry(nth).key);
-                    }
+                if self.is_unique {
+                    self.check_run(missing, at..end);
                 }
             }
             at = end;
@@ -182,13 +178,71 @@ impl Merge<'_> {
         }
     }
 
+    /// Raises if an entry that was put just now has the columns of another live
+    /// one. Whoever puts an entry with the same columns from now on finds these;
+    /// who was faster is found here.
+    ///
+    /// The leaves are read once, from the left: whoever is between his look and
+    /// his put holds the first leaf that can have the columns, and is waited
+    /// for there. Only entries whose columns stand there twice, for whatever
+    /// rows and however long ago, take the closer look of [`Merge::check_unique`].
+    fn check_run(&self, missing: &Missing, run: std::ops::Range<usize>) {
+        let edge = |nth: usize, after| {
+            let key = self.columns_of(missing.entry(nth).key).to_vec();
+            Some(Edge { key, after })
+        };
+        let range = Range {
+            from: edge(run.start, false),
+            to: edge(run.end - 1, true),
+        };
+        let compare = self.open.layout().layout();
+        let mut own = run.filter(|nth| !missing.is_apart(*nth)).peekable();
+        let mut cursor = Cursor::new(range);
+        let mut before: Vec<u8> = Vec::new();
+        let mut doubtful = Vec::new();
+        loop {
+            let stepped = self
+                .open
+                .store()
+                .with(|versions| cursor.step(versions, &EverPut, Direction::Forward));
+            // SAFETY: the index is open.
+            if !unsafe { stepped.or_raise(self.index) } {
+                break;
+            }
+            let columns = self.columns_of(cursor.row().expect("a row").key);
+            if before.is_empty() || compare.compare(&before, columns).is_ne() {
+                before.clear();
+                before.extend_from_slice(columns);
+                continue;
+            }
+            // Those of the run with these columns; others lie before or behind.
+            while let Some(nth) = own.peek().copied() {
+                let mine = self.columns_of(missing.entry(nth).key);
+                match compare.compare(mine, columns) {
+                    Ordering::Greater => break,
+                    Ordering::Equal => doubtful.push(nth),
+                    Ordering::Less => {}
+                }
+                own.next();
+            }
+        }
+        for nth in doubtful {
+            self.check_unique(missing.entry(nth).key);
+        }
+    }
+
+    /// The index's own columns of an entry.
+    fn columns_of<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+        let len = self.open.layout().columns_len(key);
+        // SAFETY: the index is open.
+        let len = unsafe { len.map_err(pg::row::Error::from).or_raise(self.index) };
+        &key[..len]
+    }
+
     fn check_unique(&self, key: &[u8]) {
         // SAFETY: the relations are open; no page is locked while waiting.
         unsafe {
-            let columns_len = self.open.layout().columns_len(key);
-            let columns_len = columns_len
-                .map_err(pg::row::Error::from)
-                .or_raise(self.index);
+            let columns_len = self.columns_of(key).len();
             let nobody = Writer {
                 xid: Xid::NONE,
                 cid: CommandId(0),
@@ -223,6 +277,23 @@ impl Merge<'_> {
                 }
             }
         }
+    }
+}
+
+/// Sees every entry that was ever put and is still there, live or not.
+struct EverPut;
+
+impl Snapshot for EverPut {
+    fn judge(&self, version: Head) -> Judgement {
+        Judgement::known(if version.kind() == EntryKind::Put {
+            Sight::Seen
+        } else {
+            Sight::TooNew
+        })
+    }
+
+    fn is_stable(&self) -> bool {
+        false
     }
 }
 
