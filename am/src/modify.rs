@@ -435,7 +435,9 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
         };
         // The key's bytes may differ where its order does not (numeric 1.0 and
         // 1.00): a key update all the same, for whoever refers to it (rule 9).
-        let keys_updated = !table.layout().is_row_id() && key != old.key;
+        let facts = indexes::indexes_of(relation);
+        let keys_updated = !table.layout().is_row_id() && key != old.key
+            || indexes::changes_key(&facts, &table, relation, command.replaced(&old), slot);
         if keys_updated {
             *lockmode = pg_sys::LockTupleMode::LockTupleExclusive;
         }
@@ -498,7 +500,6 @@ pub unsafe extern "C-unwind" fn tuple_update<A: TableAm>(
                     cid: command.writer.cid,
                     sequence: written.sequence,
                 };
-                let facts = indexes::indexes_of(relation);
                 let lease = if facts.indexes.is_empty() {
                     pg::handles::lease_new_unindexed
                 } else {

@@ -43,6 +43,9 @@ pub struct TableIndexes {
     pub are_late: bool,
     /// One more than the greatest column that any of them looks at.
     pub columns_end: usize,
+    /// The table's columns, from 0, that a foreign key may refer to by one of
+    /// them. Those of the table's own key are not among them on its account.
+    pub key_columns: Box<[usize]>,
     old_row: Cell<Option<RowSlot>>,
     descriptor: pg_sys::TupleDesc,
     /// The transactions' count when the indexes were last locked.
@@ -220,12 +223,14 @@ unsafe fn find(table: pg_sys::Relation) {
         let list = pg_sys::RelationGetIndexList(table);
         let count = list.as_ref().map_or(0, |list| list.length);
         let mut indexes = Vec::new();
+        let mut key_columns = Vec::new();
         for at in 0..count as usize {
             let oid = (*(*list).elements.add(at)).oid_value;
             let index = pg_sys::index_open(oid, LOCK);
             let form = &*(*index).rd_index;
             let is_stored = form.indisready && matches!(storage_of(index), IndexStorage::Stored(_));
             if is_stored {
+                key_columns.extend(referable_columns(index));
                 indexes.push(memory.enter(|| facts_of(table, index)));
             }
             pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
@@ -236,11 +241,14 @@ unsafe fn find(table: pg_sys::Relation) {
             .filter_map(|facts| facts.columns.last())
             .max()
             .map_or(0, |last| last + 1);
+        key_columns.sort_unstable();
+        key_columns.dedup();
         let descriptor = memory.enter(|| pg_sys::CreateTupleDescCopyConstr((*table).rd_att));
         let facts = Rc::new(TableIndexes {
             are_late: indexes.iter().all(|facts| facts.late.is_some()),
             indexes: indexes.into(),
             columns_end,
+            key_columns: key_columns.into(),
             old_row: Cell::new(None),
             descriptor,
             locked: Cell::new(known.ends.get()),
@@ -250,6 +258,27 @@ unsafe fn find(table: pg_sys::Relation) {
             let relation = (*table).rd_id.to_u32();
             known.tables.borrow_mut().insert(relation, facts);
         }
+    }
+}
+
+/// The columns of an index that a foreign key may refer to: as core has it, of
+/// any that is unique and neither partial nor on expressions.
+///
+/// # Safety
+/// `index` is open.
+unsafe fn referable_columns(index: pg_sys::Relation) -> Vec<usize> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let form = &*(*index).rd_index;
+        let is_referable = form.indisunique
+            && pg_sys::RelationGetIndexPredicate(index).is_null()
+            && pg_sys::RelationGetIndexExpressions(index).is_null();
+        let columns = form.indkey.values.as_slice(form.indnkeyatts as usize);
+        columns
+            .iter()
+            .filter(|column| is_referable && **column > 0)
+            .map(|column| *column as usize - 1)
+            .collect()
     }
 }
 

@@ -146,6 +146,34 @@ pub unsafe fn taken_back(relation: pg_sys::Relation, writer: Writer) {
     });
 }
 
+/// Whether an update changes columns that a foreign key may refer to by a stored
+/// index (rule 9): whoever refers to the row as it is has to be waited for, and
+/// has to wait. A row that is not there is not changed.
+///
+/// # Safety
+/// `relation` is open, `facts` are its own, and `old` names the version that is
+/// to be superseded by `new_row`; no page is locked.
+pub unsafe fn changes_key<A: TableAm>(
+    facts: &TableIndexes,
+    table: &A,
+    relation: pg_sys::Relation,
+    old: Replaced<'_>,
+    new_row: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    let Some(last) = facts.key_columns.last() else {
+        return false;
+    };
+    let mut is_changed = false;
+    // SAFETY: the caller's promise.
+    unsafe {
+        try_old_row(facts, table, relation, old, |old_row, _| {
+            let changes = Changes::between(table.layout(), old_row, new_row, last + 1);
+            is_changed = (facts.key_columns.iter()).any(|column| changes.is_changed(*column));
+        });
+    }
+    is_changed
+}
+
 /// Writes the tombstones of entries that an updated row has no longer, and
 /// notes where it needs a new one, for `aminsert`. Whether it does anywhere.
 ///
@@ -377,6 +405,22 @@ unsafe fn with_old_row<A: TableAm>(
     old: Replaced<'_>,
     work: impl FnOnce(*mut pg_sys::TupleTableSlot, Head),
 ) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !try_old_row(facts, table, relation, old, work) {
+            error::vanished(relation);
+        }
+    }
+}
+
+/// As [`with_old_row`]; false if the version is not there.
+unsafe fn try_old_row<A: TableAm>(
+    facts: &TableIndexes,
+    table: &A,
+    relation: pg_sys::Relation,
+    old: Replaced<'_>,
+    work: impl FnOnce(*mut pg_sys::TupleTableSlot, Head),
+) -> bool {
     // Room that is used again: this is called for each row.
     thread_local!(static ROOM: RefCell<Batch> = RefCell::default());
     // Taken out while it is used: an expression's function may lead back here.
@@ -389,7 +433,7 @@ unsafe fn with_old_row<A: TableAm>(
             .version(old.id, old.near, &mut batch)
             .or_raise(relation);
         if !found {
-            error::vanished(relation);
+            return false;
         }
         facts.with_slot(|row_slot| {
             let row = batch.row(0);
@@ -406,6 +450,7 @@ unsafe fn with_old_row<A: TableAm>(
         });
     }
     ROOM.set(batch);
+    true
 }
 
 /// An entry that cannot be laid out is the index's affair.

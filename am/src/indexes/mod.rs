@@ -14,7 +14,7 @@ mod vacuum;
 mod validate;
 
 pub use facts::indexes_of;
-pub use maintain::{Replaced, deleted, end_entries, taken_back, updated};
+pub use maintain::{Replaced, changes_key, deleted, end_entries, taken_back, updated};
 pub use rebuild::rebuild;
 pub use vacuum::vacuum;
 pub use validate::validate;
