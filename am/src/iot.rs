@@ -163,7 +163,12 @@ impl TableAm for Iot {
         })
     }
 
-    fn end_run(&self, writer: Writer, rows: &[VersionId<'_>], near: BlockNumber) -> Result<usize> {
+    fn end_run<'k>(
+        &self,
+        writer: Writer,
+        rows: impl Iterator<Item = (usize, VersionId<'k>)>,
+        near: BlockNumber,
+    ) -> Result<usize> {
         self.0.with(|v| {
             v.tree.look_near(near);
             v.end_run(writer, rows)

@@ -12,7 +12,7 @@ use engine::mvcc::scan::{Direction, Range};
 use pg::error::OrRaise;
 use pg::memory::ContextOwned;
 use pg::slot;
-use pg::store::lock_relation;
+use pg::store::{expect_more, lock_relation};
 use pg::unguarded::catching;
 use pg::xact::{SelfSnapshot, ServerSnapshot};
 use pgrx::{pg_guard, pg_sys};
@@ -203,6 +203,7 @@ pub unsafe extern "C-unwind" fn next<A: TableAm>(
             let Some(row) = state.cursor.row() else {
                 return false;
             };
+            expect_more();
             store(scan, slot, &state.table, row, row_handle::nobody());
             true
         });

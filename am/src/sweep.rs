@@ -156,22 +156,21 @@ impl<A: TableAm> scan::ScanState<A> {
             if change::is_wanted(relation) {
                 return;
             }
-            let rows: Vec<VersionId<'_>> = self.sweep.hits[self.sweep.done..]
+            let rows = self.sweep.hits[self.sweep.done..]
                 .iter()
-                .map(|nth| self.batch.row(*nth as usize))
-                .take_while(|row| !has_pointers(row.payload))
-                .map(|row| VersionId {
-                    key: row.key,
-                    sequence: row.head.sequence,
-                    xmin: row.head.xmin,
-                })
-                .collect();
-            if rows.is_empty() {
-                return;
-            }
+                .map(|nth| (*nth as usize, self.batch.row(*nth as usize)))
+                .take_while(|(_, row)| !has_pointers(row.payload))
+                .map(|(nth, row)| {
+                    let id = VersionId {
+                        key: row.key,
+                        sequence: row.head.sequence,
+                        xmin: row.head.xmin,
+                    };
+                    (nth, id)
+                });
             let near = BlockNumber(self.batch.block);
             let writer = writer((*(*node).state).es_output_cid);
-            let ended = self.table.end_run(writer, &rows, near).or_raise(relation);
+            let ended = self.table.end_run(writer, rows, near).or_raise(relation);
             if ended == 0 {
                 return;
             }

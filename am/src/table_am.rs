@@ -137,8 +137,14 @@ pub trait TableAm: Sized + 'static {
 
     /// Ends rows that were read from the block `near`, in ascending order of
     /// their keys: as many from the front as one step takes, and none that
-    /// needs [`TableAm::supersede`]'s closer look.
-    fn end_run(&self, writer: Writer, rows: &[VersionId<'_>], near: BlockNumber) -> Result<usize>;
+    /// needs [`TableAm::supersede`]'s closer look. Each comes with its number
+    /// among the block's rows.
+    fn end_run<'k>(
+        &self,
+        writer: Writer,
+        rows: impl Iterator<Item = (usize, VersionId<'k>)>,
+        near: BlockNumber,
+    ) -> Result<usize>;
 
     /// Takes a row lock on a version last seen `near`.
     fn lock(

@@ -69,6 +69,10 @@ pub trait PageStore: Predicates {
     /// As [`PageStore::expect`], for a page of which little will be read.
     fn expect_little(&self, _at: BlockNumber) {}
 
+    /// Gives the store a chance to fetch more of the page expected last: to be
+    /// called between the entries of the page at hand, where there are many.
+    fn expect_more(&self) {}
+
     /// Tells the free-space map, a hint, that a page can be used again.
     fn offer(&self, at: BlockNumber);
 

@@ -288,7 +288,9 @@ impl<C: Compare> World<C> {
             .filter_map(|key| Some((*key, self.look_up(running, *key)?)))
             .collect();
         let rows: Vec<_> = found.iter().map(|(_, id)| id.as_ref()).collect();
-        let done = self.with(&running.session, running.xid, |v| v.end_run(writer, &rows));
+        let done = self.with(&running.session, running.xid, |v| {
+            v.end_run(writer, rows.iter().copied().enumerate())
+        });
         for (key, id) in &found[..done] {
             self.written(running, *key, Some(id.sequence), true);
         }

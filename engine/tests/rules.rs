@@ -1088,7 +1088,8 @@ fn rule_43_rows_of_a_leaf_end_in_one_record_up_to_one_that_somebody_is_at() {
     let end = |from: usize| {
         let log = db.store.log_end();
         let ended = db.with(&mine, |db| {
-            db.end_run(writer(&mine), &rows[from..]).unwrap()
+            db.end_run(writer(&mine), rows[from..].iter().copied().enumerate())
+                .unwrap()
         });
         let records = records(&db.store).len();
         (ended, db.store.log_end() != log, records)
@@ -1103,7 +1104,8 @@ fn rule_43_rows_of_a_leaf_end_in_one_record_up_to_one_that_somebody_is_at() {
     assert_eq!(end(12), (0, false, before + 3));
     // An own version of an earlier command is like any other.
     let ended = db.with(&mine, |db| {
-        db.end_run(writer(&mine), &[own.as_ref()]).unwrap()
+        db.end_run(writer(&mine), [(30, own.as_ref())].into_iter())
+            .unwrap()
     });
     assert_eq!(ended, 1);
     assert_eq!(end(13).0, 27, "to the end of the rows");

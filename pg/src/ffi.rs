@@ -52,6 +52,7 @@ unsafe extern "C-unwind" {
         fork: pg_sys::ForkNumber::Type,
         block: u32,
     );
+    pub(crate) fn rowref_expect_more();
     pub(crate) fn rowref_release(buffer: pg_sys::Buffer);
 
     pub(crate) fn rowref_needs_wal(

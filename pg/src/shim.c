@@ -25,6 +25,7 @@
 #include "pgstat.h"
 #include "replication/decode.h"
 #include "replication/snapbuild.h"
+#include "storage/buf_internals.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
 #include "storage/lmgr.h"
@@ -51,6 +52,110 @@ StaticAssertDecl(sizeof(ToastTupleContext) == 56 &&
 
 /* ---- pages: store/README.md, "Locks" ---- */
 
+/*
+ * Buffers that blocks were found in lately, so that they need not be looked up
+ * in the server's table, which is large and in nobody's cache.  An entry is a
+ * hint: that the buffer holds the block still is verified when it is pinned.
+ */
+typedef struct Recent
+{
+	RelFileNode node;
+	BlockNumber block;
+	Buffer		buffer;
+} Recent;
+
+#define RECENTS 64
+
+static Recent recents[RECENTS];
+
+static inline Recent *
+recent_of(Relation rel, BlockNumber block)
+{
+	return &recents[(block + rel->rd_node.relNode * 31) % RECENTS];
+}
+
+static inline void
+remember_buffer(Relation rel, BlockNumber block, Buffer buffer)
+{
+	Recent	   *recent = recent_of(rel, block);
+
+	recent->node = rel->rd_node;
+	recent->block = block;
+	recent->buffer = buffer;
+}
+
+/*
+ * Where a block of the main fork may be: where it was found last; or, since
+ * relations that were loaded in order mostly lie so in the buffers, right
+ * behind the block before it.  InvalidBuffer if neither seems to be so.
+ */
+static inline Buffer
+recent_buffer_of(Relation rel, BlockNumber block)
+{
+	Recent	   *recent = recent_of(rel, block);
+	Buffer		buffer = InvalidBuffer;
+	BufferTag	tag;
+
+	if (recent->block == block && RelFileNodeEquals(recent->node, rel->rd_node))
+		buffer = recent->buffer;
+	else if (block > 0)
+	{
+		recent = recent_of(rel, block - 1);
+		if (recent->block == block - 1 && recent->buffer < NBuffers &&
+			RelFileNodeEquals(recent->node, rel->rd_node))
+			buffer = recent->buffer + 1;
+	}
+	if (!BufferIsValid(buffer))
+		return InvalidBuffer;
+	/* Read without a lock: a look that saves most of the wrong tries. */
+	INIT_BUFFERTAG(tag, rel->rd_node, MAIN_FORKNUM, block);
+	return BUFFERTAGS_EQUAL(tag, GetBufferDescriptor(buffer - 1)->tag) ? buffer : InvalidBuffer;
+}
+
+/*
+ * What PinBuffer does and ReadRecentBuffer leaves out: without it whoever seeks
+ * a buffer to give away would take the page for one that nobody uses.  Once is
+ * enough; a change that comes in between is not fought for.
+ */
+static inline void
+count_use(Buffer buffer, BufferAccessStrategy strategy)
+{
+	BufferDesc *at = GetBufferDescriptor(buffer - 1);
+	uint32		state = pg_atomic_read_u32(&at->state);
+	uint32		enough = strategy == NULL ? BM_MAX_USAGE_COUNT : 1;
+
+	if (!(state & BM_LOCKED) && BUF_STATE_GET_USAGECOUNT(state) < enough)
+		(void) pg_atomic_compare_exchange_u32(&at->state, &state,
+											  state + BUF_USAGECOUNT_ONE);
+}
+
+/* Pins a block. */
+static Buffer
+read_buffer(Relation rel, ForkNumber fork, BlockNumber block,
+			BufferAccessStrategy strategy)
+{
+	bool		shared = fork == MAIN_FORKNUM && !RelationUsesLocalBuffers(rel);
+	Buffer		buffer;
+
+	if (shared)
+	{
+		buffer = recent_buffer_of(rel, block);
+		if (buffer != InvalidBuffer &&
+			ReadRecentBuffer(rel->rd_node, fork, block, buffer))
+		{
+			count_use(buffer, strategy);
+			pgstat_count_buffer_read(rel);
+			pgstat_count_buffer_hit(rel);
+			remember_buffer(rel, block, buffer);
+			return buffer;
+		}
+	}
+	buffer = ReadBufferExtended(rel, fork, block, RBM_NORMAL, strategy);
+	if (shared)
+		remember_buffer(rel, block, buffer);
+	return buffer;
+}
+
 /* Guarded.  Pins and locks a block; its page. */
 char *
 rowref_read(Relation rel, ForkNumber fork, BlockNumber block, int lock_mode,
@@ -58,7 +163,7 @@ rowref_read(Relation rel, ForkNumber fork, BlockNumber block, int lock_mode,
 {
 	char	   *page;
 
-	*buffer = ReadBufferExtended(rel, fork, block, RBM_NORMAL, strategy);
+	*buffer = read_buffer(rel, fork, block, strategy);
 	page = BufferGetPage(*buffer);
 	/* What is looked at first: header and first slots, special space, fences. */
 	__builtin_prefetch(page);
@@ -69,22 +174,66 @@ rowref_read(Relation rel, ForkNumber fork, BlockNumber block, int lock_mode,
 }
 
 /*
- * Guarded.  Begins to fetch a block: from the disk, or, if it is in a shared
- * buffer, into the processor's cache.  The buffer is not pinned, so it may hold
- * another block by now; to prefetch an address reads nothing.
+ * The part of the page expected last that is asked for once more, bit by bit:
+ * a processor drops what it is asked for beyond a few dozen lines at a time.
  */
+static char *expected_at;
+static char *expected_end;
+
+static inline void
+expect_more(void)
+{
+	if (expected_at < expected_end)
+	{
+		__builtin_prefetch(expected_at);
+		__builtin_prefetch(expected_at + 64);
+		__builtin_prefetch(expected_at + 128);
+		expected_at += 192;
+	}
+}
+
+/* To be called between the rows of the page before. */
+void
+rowref_expect_more(void)
+{
+	expect_more();
+}
+
+/*
+ * Begins to fetch a block: from the disk, or says where it is in memory, where
+ * the caller has the processor fetch it.  The buffer is not pinned, so it may
+ * hold another block by now; to prefetch an address reads nothing.
+ */
+static char *
+expected_page(Relation rel, ForkNumber fork, BlockNumber block)
+{
+	Buffer		buffer = InvalidBuffer;
+
+	if (fork == MAIN_FORKNUM && !RelationUsesLocalBuffers(rel))
+		buffer = recent_buffer_of(rel, block);
+	if (buffer == InvalidBuffer)
+	{
+		buffer = PrefetchBuffer(rel, fork, block).recent_buffer;
+		if (buffer <= 0)
+			return NULL;
+		if (fork == MAIN_FORKNUM)
+			remember_buffer(rel, block, buffer);
+	}
+	return BufferGetPage(buffer);
+}
+
+/* Guarded.  Begins to fetch a block all of which will be read. */
 void
 rowref_expect(Relation rel, ForkNumber fork, BlockNumber block)
 {
-	PrefetchBufferResult found = PrefetchBuffer(rel, fork, block);
+	char	   *page = expected_page(rel, fork, block);
 
-	if (found.recent_buffer > 0)
-	{
-		char	   *page = BufferGetPage(found.recent_buffer);
-
-		for (int at = 0; at < BLCKSZ; at += 64)
-			__builtin_prefetch(page + at, 0, 2);
-	}
+	if (page == NULL)
+		return;
+	for (int at = 0; at < BLCKSZ; at += 64)
+		__builtin_prefetch(page + at, 0, 2);
+	expected_at = page;
+	expected_end = page + BLCKSZ;
 }
 
 /*
@@ -94,17 +243,14 @@ rowref_expect(Relation rel, ForkNumber fork, BlockNumber block)
 void
 rowref_expect_little(Relation rel, ForkNumber fork, BlockNumber block)
 {
-	PrefetchBufferResult found = PrefetchBuffer(rel, fork, block);
+	char	   *page = expected_page(rel, fork, block);
 
-	if (found.recent_buffer > 0)
-	{
-		char	   *page = BufferGetPage(found.recent_buffer);
-
-		for (int at = 0; at < 512; at += 64)
-			__builtin_prefetch(page + at);
-		__builtin_prefetch(page + BLCKSZ - 64);
-		__builtin_prefetch(page + BLCKSZ - 128);
-	}
+	if (page == NULL)
+		return;
+	for (int at = 0; at < 512; at += 64)
+		__builtin_prefetch(page + at);
+	__builtin_prefetch(page + BLCKSZ - 64);
+	__builtin_prefetch(page + BLCKSZ - 128);
 }
 
 /* Guarded.  As rowref_read, exclusively; NULL where it would have to wait. */
@@ -112,7 +258,7 @@ char *
 rowref_try_lock(Relation rel, ForkNumber fork, BlockNumber block,
 				BufferAccessStrategy strategy, Buffer *buffer)
 {
-	*buffer = ReadBufferExtended(rel, fork, block, RBM_NORMAL, strategy);
+	*buffer = read_buffer(rel, fork, block, strategy);
 	if (ConditionalLockBuffer(*buffer))
 		return BufferGetPage(*buffer);
 	ReleaseBuffer(*buffer);
@@ -396,8 +542,11 @@ bool
 rowref_passes(PlanState *node, TupleTableSlot *row)
 {
 	ExprContext *econtext = node->ps_ExprContext;
+	MemoryContext memory = econtext->ecxt_per_tuple_memory;
 
-	ResetExprContext(econtext);
+	expect_more();
+	if (!memory->isReset || memory->firstchild != NULL)
+		MemoryContextReset(memory);
 	econtext->ecxt_scantuple = row;
 	if (ExecQual(node->qual, econtext))
 		return true;

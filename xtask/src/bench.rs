@@ -3,6 +3,7 @@
 //! `benches/sql/README.md` describes the method.
 
 mod big;
+mod delete;
 mod indexes;
 mod load;
 mod meter;
@@ -20,7 +21,7 @@ use crate::{prepare, table};
 /// What to measure.
 #[derive(Subcommand)]
 pub enum What {
-    /// Lookups, ranges, scans, sizes, loads and updates, with targets.
+    /// Lookups, ranges, scans, sizes, loads, updates and deletes, with targets.
     Core(Core),
     /// Four secondary indexes: builds, updates, deletes, scans, with targets.
     Indexes(Indexes),
@@ -168,6 +169,8 @@ pub fn run(am: &str, what: &What) -> Result<bool> {
                 load::fill(&mut client, am, core.rows)?;
                 lines.extend(question::compare(&mut client, core.repetitions)?);
                 lines.extend(question::update(&mut client, core.repetitions)?);
+                let rows = core.rows / 2;
+                lines.extend(delete::compare(&mut client, am, rows, core.repetitions)?);
                 lines.extend(load::compare(&cluster, &mut client, am, core.repetitions)?);
                 report("core", am, &lines);
             }

@@ -21,8 +21,16 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// A row needs no closer look if the version named is the very first entry
     /// of its key: locks and newer versions, whoever wrote them and however
     /// that ended, stand before it.
-    pub fn end_run(&self, writer: Writer, rows: &[VersionId<'_>]) -> Result<usize> {
-        let Some(first) = rows.first() else {
+    ///
+    /// `rows` yields each with its number among the rows of its leaf, from which
+    /// its slot is guessed.
+    pub fn end_run<'k>(
+        &self,
+        writer: Writer,
+        rows: impl Iterator<Item = (usize, VersionId<'k>)>,
+    ) -> Result<usize> {
+        let mut rows = rows.peekable();
+        let Some((_, first)) = rows.peek() else {
             return Ok(0);
         };
         let compare = self.tree.compare;
@@ -36,19 +44,37 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             .map(|high| high.key);
         let mut room = page.free_for_certain();
         let mut ops = Ops::new();
-        let mut cell = Vec::new();
+        // The cell of the last tombstone, which is most often that of the next.
+        let (mut cell, mut cell_of) = (Vec::new(), None);
+        let count = page.slot_count();
+        let prefix = page.prefix();
+        let ordered = page.has(flag::ORDERED);
         let mut done = 0;
-        let mut slot = 0;
-        for row in rows {
-            // Of rows that follow each other the next one is often the next.
-            if slot >= page.slot_count() || !search::matches(page, slot, block, row.key, compare)? {
+        // How many slots further on than its number the last row was, and the
+        // first slot behind it.
+        let (mut drift, mut behind) = (0, 0);
+        for (number, row) in rows {
+            let mut slot = number + drift;
+            // A slot that was guessed has to be the first one of its key. The one
+            // right behind the last row is, or it would be of that row's key.
+            let is_it = slot < count
+                && slot >= behind
+                && if ordered && !page.slot(slot).key_below {
+                    let suffix = page.leaf_cell(slot, block)?.suffix;
+                    suffix.is_some() && suffix == row.key.strip_prefix(prefix)
+                } else {
+                    search::matches(page, slot, block, row.key, compare)?
+                }
+                && (slot == behind
+                    || ordered && page.slot(slot - 1).head != page.slot(slot).head
+                    || !search::same_key(page, slot - 1, block, compare)?);
+            if !is_it {
                 let target = Target::Before(row.key);
-                slot = search::lower_bound_from(page, block, slot, target, compare)?;
-                if slot == page.slot_count()
-                    || !search::matches(page, slot, block, row.key, compare)?
-                {
+                slot = search::lower_bound_from(page, block, behind, target, compare)?;
+                if slot == count || !search::matches(page, slot, block, row.key, compare)? {
                     break;
                 }
+                drift = slot.saturating_sub(number);
             }
             let version = page.leaf_cell(slot, block)?.head;
             let need = Head::encoded_len_max(0, 0) + SLOT_BYTES;
@@ -63,19 +89,23 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             }
             self.tree.store.key_written(row.key, Some(row.sequence));
             self.tree.store.key_cleared(row.key);
-            let head = Head {
-                flags: EntryKind::Tombstone as u8 | bit::KEYS_UPDATED,
-                xmin: writer.xid,
-                cid: writer.cid,
-                sequence: version.sequence.successor(),
-            };
-            cell.clear();
-            head.encode(None, &[], &mut cell);
+            let sequence = version.sequence.successor();
+            if cell_of != Some(sequence) {
+                let head = Head {
+                    flags: EntryKind::Tombstone as u8 | bit::KEYS_UPDATED,
+                    xmin: writer.xid,
+                    cid: writer.cid,
+                    sequence,
+                };
+                cell.clear();
+                head.encode(None, &[], &mut cell);
+                cell_of = Some(sequence);
+            }
             room -= cell.len() + SLOT_BYTES;
             // Each tombstone before it has moved the slot on by one.
             ops = ops.insert(SlotNumber((slot + done) as u16), true, &cell);
             done += 1;
-            slot += 1;
+            behind = slot + 1;
         }
         if done == 0 {
             return Ok(0);

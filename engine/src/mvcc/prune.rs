@@ -56,6 +56,9 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let mut slot = 0;
         while slot < count {
             let first = slot;
+            if settle {
+                self.tree.store.expect_more();
+            }
             // Most keys of a leaf that was pruned before: one frozen row.
             let read = page.slot(slot);
             if !read.key_below && is_frozen_row(page.cell_bytes(read)) {

@@ -6,7 +6,7 @@ use super::{Transactions, Versioned};
 use crate::btree::{Filling, Target};
 use crate::compare::Compare;
 use crate::error::Result;
-use crate::page::{Page, PageKind, PositionBuf};
+use crate::page::{Page, PageKind, PositionBuf, flag};
 use crate::store::PageStore;
 use crate::types::{BlockNumber, Level, Xid};
 
@@ -79,6 +79,12 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         let mut previous: Option<(Option<PositionBuf>, Filling)> = None;
         loop {
             let mut leaf = self.tree.leaf_exclusive(beginning(&place))?;
+            let page = Page::open(&leaf.guard, self.tree.store.block_of(&leaf.guard))?;
+            // Each entry of the next one will be looked at, unless it is as
+            // settled as this one.
+            if page.right().is_some() && !page.has(flag::ALL_FROZEN) {
+                self.tree.store.expect(page.right());
+            }
             let pruned = self.settle_leaf(&mut leaf)?;
             total.leaves += 1;
             total.removed += pruned.removed as u64;

@@ -624,21 +624,36 @@ fn rebuild(
     let leaf = old.kind() == PageKind::Leaf;
     let same_prefix = prefix_len == old_prefix.len();
     let mut nth = 0;
+    // Written to the page once, at the end.
+    let mut room = view(page.bytes).upper();
     let mut kept = kept.peekable();
+    // Cells that stay as they are and beside each other are copied together.
+    let mut run = Run::default();
     while let Some(slot) = kept.next() {
         let read = old.slot(slot);
         let raw = old.cell_bytes(read);
-        let room = view(page.bytes).upper();
+        let lower = HEADER_BYTES + nth * SLOT_BYTES;
         let freezes = leaf && freeze(slot);
         let (length, head) = if leaf && same_prefix && !read.key_below && !freezes {
             // Most cells stay as they are, and need not be read for that.
             if raw.is_empty() {
                 return Err("a leaf cell cannot be read");
             }
-            if room < view(page.bytes).lower() + raw.len() + SLOT_BYTES {
+            if room < lower + raw.len() + SLOT_BYTES {
                 return Err("no room on the page");
             }
-            page.put(room - raw.len(), raw);
+            let from = read.offset as usize;
+            if from + raw.len() != run.from || room != run.to {
+                run.copy(old, &mut page);
+                run = Run {
+                    from: from + raw.len(),
+                    to: room,
+                    length: 0,
+                };
+            }
+            run.from = from;
+            run.to = room - raw.len();
+            run.length += raw.len();
             (raw.len() as u16, read.head)
         } else if leaf {
             let holder = old.key_holder(slot);
@@ -654,7 +669,7 @@ fn rebuild(
                 parts.key(old_prefix, suffix, prefix_len)?;
             }
             let size = parts.size();
-            if room < view(page.bytes).lower() + size + SLOT_BYTES {
+            if room < lower + size + SLOT_BYTES {
                 return Err("no room on the page");
             }
             parts.write(page.bytes, room - size - LSN_BYTES);
@@ -670,7 +685,7 @@ fn rebuild(
             let fixed = raw.len() - suffix.len();
             let pieces = suffix_pieces(old_prefix, suffix, prefix_len)?;
             let size = fixed + pieces.0.len() + pieces.1.len();
-            if room < view(page.bytes).lower() + size + SLOT_BYTES {
+            if room < lower + size + SLOT_BYTES {
                 return Err("no room on the page");
             }
             page.put(room - size, &raw[..fixed]);
@@ -683,13 +698,32 @@ fn rebuild(
             };
             (size as u16, head)
         };
-        let at = room - (length & !KEY_BELOW) as usize;
-        page.u16(AT_UPPER, at as u16);
-        page.u16(AT_LOWER, (HEADER_BYTES + (nth + 1) * SLOT_BYTES) as u16);
-        page.slot(nth, at, length, head);
+        room -= (length & !KEY_BELOW) as usize;
+        page.slot(nth, room, length, head);
         nth += 1;
     }
+    page.u16(AT_UPPER, room as u16);
+    page.u16(AT_LOWER, (HEADER_BYTES + nth * SLOT_BYTES) as u16);
+    run.copy(old, &mut page);
     Ok(())
+}
+
+/// Bytes of cells that lie beside each other on the old page as on the new one,
+/// each before the one whose slot it follows.
+#[derive(Default)]
+struct Run {
+    from: usize,
+    to: usize,
+    length: usize,
+}
+
+impl Run {
+    fn copy(&self, old: Page<'_>, page: &mut PageMut<'_>) {
+        if self.length > 0 {
+            let from = self.from - LSN_BYTES;
+            page.put(self.to, &old.bytes[from..from + self.length]);
+        }
+    }
 }
 
 /// A key behind a new prefix, in the two pieces it is made of: what the old

@@ -434,7 +434,8 @@ impl History {
                     versioned.all_under(row.key).unwrap()[0].head.sequence == row.sequence
                 };
                 let free_rows = rows[at..].iter().take_while(|row| free(row)).count();
-                let ended = versioned.end_run(writer, &rows[at..]).unwrap();
+                let numbered = rows.iter().copied().enumerate().skip(at);
+                let ended = versioned.end_run(writer, numbered).unwrap();
                 assert!(ended <= free_rows, "it stops before a row somebody is at");
                 effects.extend(
                     rows[at..at + ended]

@@ -124,6 +124,14 @@ impl RelationStore {
     }
 }
 
+/// As [`PageStore::expect_more`], for whoever serves a page's rows without the
+/// store.
+#[inline]
+pub fn expect_more() {
+    // SAFETY: touches no memory, and cannot fail.
+    unsafe { ffi::rowref_expect_more() }
+}
+
 impl PageStore for RelationStore {
     type Shared<'s> = SharedPage<'s>;
     type Exclusive<'s> = ExclusivePage<'s>;
@@ -223,6 +231,11 @@ impl PageStore for RelationStore {
     fn expect_little(&self, at: BlockNumber) {
         // SAFETY: the relation is open.
         unsafe { guarded(|| ffi::rowref_expect_little(self.relation, self.fork, at.0)) }
+    }
+
+    #[inline]
+    fn expect_more(&self) {
+        expect_more();
     }
 
     fn hint(&self, at: BlockNumber, hints: &[Hint]) {
