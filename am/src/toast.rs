@@ -41,6 +41,34 @@ pub unsafe fn shorten_new<A: TableAm>(
     }
 }
 
+/// Shortens a row of the table's own that gets another key: what it has stored
+/// stays stored where it is. `payload` is the row's under its new key, of
+/// `key_bytes` bytes.
+///
+/// # Safety
+/// `slot` holds a row of `relation`'s type, and `layout` is the new one.
+#[cold]
+pub unsafe fn shorten_kept(
+    relation: pg_sys::Relation,
+    layout: &TableLayout,
+    slot: *mut pg_sys::TupleTableSlot,
+    key_bytes: usize,
+    payload: &mut Vec<u8>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let kept = layout.pointers(payload).or_raise(relation);
+        let (values, isnull) = slot::columns(slot);
+        let row = LongRow {
+            values,
+            isnull,
+            key_bytes,
+            old: &kept,
+        };
+        let Ok(()) = shorten(relation, layout, row, payload, || Ok::<_, Infallible>(()));
+    }
+}
+
 /// Shortens the row in a slot, which is to supersede the one named. `lock` is
 /// called before anything is stored.
 ///

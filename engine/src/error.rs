@@ -17,7 +17,8 @@ pub enum Error {
         /// The promise that it breaks.
         what: String,
     },
-    /// A key does not fit: every page must have room for its two fences and a row.
+    /// A key does not fit: every page must have room for two fences and an entry
+    /// with such keys.
     #[error("key of {size} bytes exceeds the limit of {limit} bytes")]
     KeyTooLarge {
         /// Encoded size in bytes.
@@ -29,6 +30,15 @@ pub enum Error {
     #[error("row of {size} bytes exceeds the limit of {limit} bytes")]
     RowTooLarge {
         /// Size with header and key in bytes.
+        size: usize,
+        /// The most that fits.
+        limit: usize,
+    },
+    /// A row's old key and the new one, which its last entry there names, do
+    /// not fit on a page together.
+    #[error("an entry of {size} bytes that names another key exceeds the limit of {limit} bytes")]
+    MoveTooLarge {
+        /// Size with header and both keys in bytes.
         size: usize,
         /// The most that fits.
         limit: usize,

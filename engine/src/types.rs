@@ -93,6 +93,8 @@ pub struct CommandId(pub u32);
 pub struct Sequence(pub u64);
 
 impl Sequence {
+    /// Behind all entries of a key; no entry has it, but a fence may.
+    pub const END: Sequence = Sequence(0);
     /// What a key's first version gets.
     pub const FIRST: Sequence = Sequence(1);
     /// Row locks sort before every version of their key: the sequence of a

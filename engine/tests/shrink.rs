@@ -57,7 +57,7 @@ fn few_rows_far_apart_are_left_on_few_pages() {
     delete(&mut history, (0..KEYS).filter(|number| !kept(number)));
     history.vacuum();
     let after = history.check();
-    assert!(after.leaf_pages <= 2 && after.depth <= 2, "{after:?}");
+    assert!(after.leaf_pages <= 3 && after.depth <= 2, "{after:?}");
     history.verify();
 }
 

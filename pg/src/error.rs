@@ -55,8 +55,8 @@ pub unsafe fn raise_engine(relation: pg_sys::Relation, error: Error) -> ! {
         Error::KeyTooLarge { size, limit } => report(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             format!("key size {size} exceeds maximum {limit} for relation \"{name}\""),
-            "A key larger than an eighth of a page cannot be stored. \
-             Consider a key on a hash of the value.",
+            "Keys larger than a third of a page, long values compressed, cannot be stored. \
+             Consider a key on an MD5 hash of the value.",
         ),
         Error::RowTooLarge { size, limit } => report(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -71,6 +71,14 @@ pub unsafe fn raise_engine(relation: pg_sys::Relation, error: Error) -> ! {
                 "The table has no TOAST table for long values. ALTER TABLE … ALTER COLUMN … SET \
                  STORAGE EXTENDED makes one, for columns whose type allows it."
             },
+        ),
+        Error::MoveTooLarge { size, limit } => report(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!(
+                "old and new key are too big for an UPDATE of relation \"{name}\": size {size}, \
+                 maximum size {limit}"
+            ),
+            "Change the key in two steps, by way of a short one.",
         ),
         Error::Store(what) => report(
             PgSqlErrorCode::ERRCODE_IO_ERROR,

@@ -323,7 +323,7 @@ fn read_row(layout: &TableLayout, key: &[u8], payload: &[u8]) -> Result<(), row:
         ));
     }
     let columns = layout.attributes().len();
-    let mut memory = vec![0u64; layout.arena_bytes(key.len()).div_ceil(8)];
+    let mut memory = vec![0u64; layout.arena_bytes(key).div_ceil(8)];
     let mut arena = Arena {
         start: memory.as_mut_ptr().cast(),
         capacity: memory.len() * 8,

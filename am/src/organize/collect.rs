@@ -264,21 +264,30 @@ impl<'l> Collector<'l> {
             }
             let _ = (self.to).encode_payload_with_pointers(values, isnull, &mut entry.body);
             if is_newest {
+                // A value that was compressed in the key may be too long for a row.
+                if self.is_too_long(head, &entry) {
+                    let key_bytes = entry.key.len();
+                    toast::shorten_kept(self.table, self.to, self.slot, key_bytes, &mut entry.body);
+                }
                 self.out.has_values_to_delete |= has_pointers(payload)
                     && toast::pointers_not_kept(self.table, from, self.to, payload)
                         .next()
                         .is_some();
             } else {
-                // Its number, which is not known yet, may take some more bytes.
-                let head = Head {
-                    sequence: Sequence(u64::from(u32::MAX)),
-                    ..head
-                };
-                let page_size = pg_sys::BLCKSZ as usize;
-                self.is_hopeless |= check_limits(page_size, head, &entry.key, &entry.body).is_err();
+                self.is_hopeless |= self.is_too_long(head, &entry);
             }
             Some(entry)
         }
+    }
+
+    /// Whether a version would not fit a page.
+    fn is_too_long(&self, head: Head, entry: &Entry) -> bool {
+        // Its number, which is not known yet, may take some more bytes.
+        let head = Head {
+            sequence: Sequence(u64::from(u32::MAX)),
+            ..head
+        };
+        check_limits(pg_sys::BLCKSZ as usize, head, &entry.key, &entry.body).is_err()
     }
 
     /// Whether the columns of the new key can be read of a superseded version.

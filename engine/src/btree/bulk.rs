@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::Fill;
 use super::cells::Cells;
-use super::measure::{check_limits, fence_len, key_len, keyless_len, prefix_len, usable_bytes};
+use super::measure::{
+    FIRST_DOWNLINK_BYTES, check_limits, fence_len, key_len, keyless_len, prefix_len, usable_bytes,
+};
 use super::meta::Meta;
 use super::plan::separator;
 use crate::compare::Compare;
@@ -77,11 +79,18 @@ impl Row {
                     let key = if below { 0 } else { key_len(suffix_len) };
                     keyless_len(head, entry.body.len()) + key
                 }
+                What::Downlink(..) if nth == 0 => FIRST_DOWNLINK_BYTES,
                 What::Downlink(_, sequence) => {
                     5 + if sequence.is_some() { 8 } else { 0 } + suffix_len
                 }
             }
     }
+}
+
+/// The fewest entries of a page that is not its level's last: an inner page of
+/// one downlink would not make the level above smaller. Any two find room.
+fn least(level: usize) -> usize {
+    if level == 0 { 1 } else { 2 }
 }
 
 /// A bulk build: entries are added in order, pages are written as they fill.
@@ -194,7 +203,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
             );
             // Of a page that overflows all but the newest entry, which has to
             // be there for the fence.
-            while self.rows[level].entries.len() > 1 && self.overflows(level) {
+            while self.rows[level].entries.len() > least(level) && self.overflows(level) {
                 let count = self.rows[level].entries.len();
                 let at = self.choose(level, count - 1);
                 let fence = self.fence(level, at);
@@ -221,7 +230,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
     fn fit(&mut self, level: usize) -> Result<usize> {
         loop {
             let count = self.rows[level].entries.len();
-            if count < 2 || self.bytes(level, count, None) <= self.fill_bytes(level) {
+            if count <= least(level) || self.bytes(level, count, None) <= self.fill_bytes(level) {
                 return Ok(count);
             }
             let at = self.choose(level, count - 1);
@@ -230,16 +239,17 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         }
     }
 
-    /// The most entries, up to `most`, that make a page, at least one. A key's
-    /// versions stay together unless that leaves the page half empty.
+    /// The most entries, up to `most`, that make a page, at least [`least`]. A
+    /// key's versions stay together unless that leaves the page half empty.
     fn choose(&self, level: usize, most: usize) -> usize {
         let fill = self.fill_bytes(level);
         let bytes = |at: usize| {
             let fence = self.fence(level, at);
             self.bytes(level, at, Some(fence.as_ref()))
         };
-        let Some(at) = (1..=most).rev().find(|at| bytes(*at) <= fill) else {
-            return 1;
+        let least = least(level);
+        let Some(at) = (least..=most).rev().find(|at| bytes(*at) <= fill) else {
+            return least;
         };
         let row = &self.rows[level];
         let mut start = at;
@@ -298,7 +308,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         let prefix = self.prefix(level, high_fence);
         debug_assert!(self.bytes(level, count, high_fence) <= usable_bytes(self.store.page_size()));
         let row = &self.rows[level];
-        let mut cells = Cells::new();
+        let mut cells = Cells::of_page();
         for (nth, entry) in row.entries[..count].iter().enumerate() {
             match entry.what {
                 What::Version(head) => {
@@ -385,7 +395,12 @@ impl Row {
             self.own_keys -= 1;
         }
         self.whole_bytes += self.entry_bytes(last, 0, false);
-        self.own_keys += 1;
+        self.own_keys += usize::from(self.has_key(last));
+    }
+
+    /// Whether an entry is stored with a key; a page's first downlink is not.
+    fn has_key(&self, nth: usize) -> bool {
+        nth > 0 || matches!(self.entries[nth].what, What::Version(_))
     }
 
     fn drop_front(&mut self, count: usize) {
@@ -403,7 +418,7 @@ impl Row {
         for nth in 0..self.entries.len() {
             let below = nth + 1 < self.entries.len() && self.shares_key(nth);
             self.whole_bytes += self.entry_bytes(nth, 0, below);
-            self.own_keys += usize::from(!below);
+            self.own_keys += usize::from(!below && self.has_key(nth));
         }
     }
 }

@@ -12,11 +12,21 @@ pub(super) struct Cells {
     bytes: Vec<u8>,
     ends: Vec<(bool, usize)>,
     key: Vec<u8>,
+    /// Whether the first of them will be the first on its page.
+    begin_page: bool,
 }
 
 impl Cells {
     pub fn new() -> Cells {
         Cells::default()
+    }
+
+    /// All the cells of a page, or its first ones.
+    pub fn of_page() -> Cells {
+        Cells {
+            begin_page: true,
+            ..Cells::default()
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -45,8 +55,13 @@ impl Cells {
         self.leaf(entry.head, entry.key, prefix_len, false, entry.body);
     }
 
-    /// Adds a downlink.
+    /// Adds a downlink; a page's first one has no position of its own.
     pub fn inner(&mut self, child: BlockNumber, position: Position<'_>, prefix_len: usize) {
+        let position = if self.begin_page && self.is_empty() {
+            Position::FIRST
+        } else {
+            position
+        };
         InnerCell::encode(child, position, prefix_len, &mut self.bytes);
         self.ends.push((false, self.bytes.len()));
     }

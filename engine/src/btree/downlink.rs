@@ -97,12 +97,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         }
         meta.root = root_block.0;
         meta.root_level = root_level.0;
-        let mut cells = Cells::new();
-        let first = Position {
-            key: &[],
-            sequence: None,
-        };
-        cells.inner(left_block, first, 0);
+        let mut cells = Cells::of_page();
+        cells.inner(left_block, Position::FIRST, 0);
         cells.inner(right.block, right.low.as_ref(), 0);
         let root_ops = Ops::new()
             .format(&Format {

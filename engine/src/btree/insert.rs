@@ -137,11 +137,13 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                 return Ok(right_block);
             }
             // A large entry between two that leave it no room on either side:
-            // split between others first. The README shows that this ends.
-            let plan = self
-                .planner(page, block, None)?
-                .plan()?
-                .ok_or_else(|| Error::corrupt(block, "a leaf cannot be split"))?;
+            // split between others first; or, where that is not possible, make
+            // the fences shorter. The README shows that this ends.
+            let mut plan = self.planner(page, block, None)?.plan()?;
+            if plan.is_none() {
+                plan = self.planner(page, block, fresh)?.shorten()?;
+            }
+            let plan = plan.ok_or_else(|| Error::corrupt(block, "a leaf cannot be split"))?;
             let right = self.split(&mut leaf.guard, &plan, None, None)?;
             self.finish_split(&mut leaf.guard, &mut leaf.path)?;
             let position = Position {

@@ -2,11 +2,9 @@
 
 use crate::compare::common_prefix_len;
 use crate::error::{Error, Result};
-use crate::page::cell::{Head, bit};
+use crate::page::cell::{EntryKind, Head, bit};
 use crate::page::op::Fence;
-use crate::page::{
-    HEADER_BYTES, Page, SLOT_BYTES, SPECIAL_BYTES, cell_bytes_max, flag, key_bytes_max,
-};
+use crate::page::{HEADER_BYTES, Page, SPECIAL_BYTES, cell_bytes_max, flag, key_bytes_max};
 
 /// Bytes of a page for fences, slots and cells.
 pub(super) const fn usable_bytes(page_size: usize) -> usize {
@@ -44,6 +42,10 @@ pub(super) fn key_len(suffix_len: usize) -> usize {
     varint_len(suffix_len as u64) + suffix_len
 }
 
+/// Bytes of the cell of an inner page's first downlink, which has no key: it
+/// begins where its page does.
+pub(super) const FIRST_DOWNLINK_BYTES: usize = 5;
+
 /// Bytes of a fence.
 pub(super) fn fence_len(fence: Fence<'_>) -> usize {
     fence.map_or(0, |position| position.encoded_len())
@@ -72,10 +74,12 @@ pub fn check_limits(page_size: usize, head: Head, key: &[u8], body: &[u8]) -> Re
         });
     }
     let size = keyless_len(head, body.len()) + key_len(key.len());
-    let limit = cell_bytes_max(page_size);
+    let limit = cell_bytes_max(page_size, key.len());
     if size > limit {
-        return Err(Error::RowTooLarge { size, limit });
+        return Err(match head.kind() {
+            EntryKind::Moved => Error::MoveTooLarge { size, limit },
+            _ => Error::RowTooLarge { size, limit },
+        });
     }
-    debug_assert!(size + SLOT_BYTES <= usable_bytes(page_size));
     Ok(())
 }

@@ -48,6 +48,8 @@ impl Filling {
 /// What the merged page will be.
 struct Merged {
     prefix_len: usize,
+    /// What comes in front of the right page's cells. Of an inner page this is
+    /// also, with a key now, the first of them.
     cells: Cells,
 }
 
@@ -153,12 +155,19 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             ));
         }
         self.store.pace(point::MERGE_BEFORE_COMMIT);
+        // Its bytes behind the page's prefix stay what they are.
         let mut downlink = Vec::new();
         InnerCell::encode(right_block, own.position, 0, &mut downlink);
         let not_frozen = flag::ALL_FROZEN & !left_page.flags();
-        let right_ops = Ops::new()
+        let mut right_ops = Ops::new()
             .fences(merged.prefix_len as u16, left_page.low(), right_page.high())
-            .insert_run(SlotNumber(0), merged.cells.iter())
+            .insert_run(SlotNumber(0), merged.cells.iter());
+        if level > Level::LEAF {
+            // The right page's first downlink has got a key, and stands in front.
+            let old = slot_number(merged.cells.iter().count());
+            right_ops = right_ops.prune(&[old], &[]);
+        }
+        let right_ops = right_ops
             .links(Some(outer_block), None)
             .flags(0, not_frozen);
         let parent_ops = Ops::new()
@@ -229,7 +238,7 @@ fn plan(
     let prefix_len = prefix_for(right, left.low(), right.high());
     let is_leaf = right.kind() == PageKind::Leaf;
     let count = left.slot_count();
-    let mut cells = Cells::new();
+    let mut cells = Cells::of_page();
     for slot in 0..count {
         // The last one shares the key that the right page begins with, if it
         // is the very same bytes.
@@ -240,6 +249,19 @@ fn plan(
                 && is_same(left, slot, left_block, right, right_block)?;
         cells.copy(left, slot, left_block, prefix_len, below)?;
     }
+    if !is_leaf {
+        for (page, block) in [(left, left_block), (right, right_block)] {
+            if page.slot_count() == 0 {
+                return Err(Error::corrupt(block, "an inner page without downlinks"));
+            }
+        }
+        // The right page's first downlink is the first no more.
+        let child = right.inner_cell(0, right_block)?.child;
+        let position = right.low().ok_or_else(|| {
+            Error::corrupt(right_block, "not the first page, but without a fence")
+        })?;
+        cells.inner(child, position, prefix_len);
+    }
     let moved: usize = cells.iter().map(|(_, cell)| cell.len() + SLOT_BYTES).sum();
     // Keys get back what the shorter prefix no longer says for them.
     let given_back = right.prefix_len() - prefix_len;
@@ -248,7 +270,8 @@ fn plan(
         let read = right.slot(slot);
         stays += SLOT_BYTES + read.length as usize;
         if !is_leaf {
-            stays += given_back;
+            // The old first one, which goes, has no key.
+            stays += if slot == 0 { 0 } else { given_back };
         } else if !read.key_below {
             let suffix = right.suffix(slot, right_block)?.len();
             stays += key_len(suffix + given_back) - key_len(suffix);
@@ -256,7 +279,10 @@ fn plan(
     }
     let bytes = fence_len(left.low()) + fence_len(right.high()) + moved + stays;
     let usable = usable_bytes(right.size());
-    let limit = if count == 0 || right.slot_count() == 0 {
+    // A page cannot be sparser than with no entry, or with one downlink, however
+    // much of it the fences take.
+    let sparsest = if is_leaf { 0 } else { 1 };
+    let limit = if count.min(right.slot_count()) <= sparsest {
         usable
     } else {
         fill.merge_bytes(right.size())

@@ -14,7 +14,7 @@ use crate::types::{BlockNumber, Level};
 /// Marks a metapage of this engine ("rwrf", little-endian).
 pub const MAGIC: u32 = 0x6672_7772;
 /// The format that this engine reads and writes.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// The metapage's body, in block 0.
 #[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]

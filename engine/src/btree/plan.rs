@@ -1,20 +1,20 @@
 //! Where to split a page: a decision, made before anything changes.
 //!
 //! The entries of the page and the one to be put are looked at as one row of
-//! *items*; a split is an index into it. The README proves that a page with
-//! two entries can always be split where it is, and one with a single entry
-//! together with any entry within the limits, so that putting always ends.
+//! *items*; a split is an index into it, or an end of the row, which leaves one
+//! half empty and gives the other a shorter fence. The README proves that one of
+//! these is always possible, so that putting always ends.
 
 use std::cmp::Ordering;
 
 use super::Fill;
 use super::insert::NewEntry;
-use super::measure::{fence_len, key_len, keyless_len, usable_bytes};
+use super::measure::{FIRST_DOWNLINK_BYTES, fence_len, key_len, keyless_len, usable_bytes};
 use super::search::copy_key;
 use crate::compare::Compare;
 use crate::error::Result;
-use crate::page::{Page, PageKind, Position, PositionBuf, SLOT_BYTES};
-use crate::types::BlockNumber;
+use crate::page::{Page, PageKind, Position, PositionBuf, SLOT_BYTES, position_bytes_max};
+use crate::types::{BlockNumber, Sequence};
 
 /// What is to be put on a page that has no room for it.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +68,6 @@ struct Item {
     key_whole: usize,
     /// Whether it takes its key from the next item.
     below: bool,
-    /// Bytes of a fence right before it, at most.
-    fence_max: usize,
 }
 
 impl Item {
@@ -119,7 +117,7 @@ impl<'p, C: Compare> Planner<'p, C> {
                     (holder.key, holder.key_whole)
                 };
                 let item = &mut planner.items[slot];
-                (item.key, item.key_whole, item.fence_max) = (key, key_whole, 9 + key_whole);
+                (item.key, item.key_whole) = (key, key_whole);
             }
         }
         if let Some(fresh) = fresh {
@@ -139,13 +137,11 @@ impl<'p, C: Compare> Planner<'p, C> {
         let prefix_len = self.page.prefix_len();
         if self.page.kind() != PageKind::Leaf {
             let position = self.page.inner_cell(slot, self.block)?.position;
-            let fixed = position.encoded_len() - position.key.len();
             return Ok(Item {
-                bare: 4 + fixed,
+                bare: 4 + position.encoded_len() - position.key.len(),
                 key: position.key.len(),
                 key_whole: prefix_len + position.key.len(),
                 below: false,
-                fence_max: fixed + prefix_len + position.key.len(),
             });
         }
         let cell = self.page.leaf_cell(slot, self.block)?;
@@ -155,7 +151,6 @@ impl<'p, C: Compare> Planner<'p, C> {
             key: key_len(suffix),
             key_whole: prefix_len + suffix,
             below: cell.suffix.is_none(),
-            fence_max: 9 + prefix_len + suffix,
         })
     }
 
@@ -167,21 +162,29 @@ impl<'p, C: Compare> Planner<'p, C> {
                 key: key_len(entry.key.len() - prefix_len),
                 key_whole: entry.key.len(),
                 below: entry.key_below,
-                fence_max: 9 + entry.key.len(),
             },
             Fresh::Downlink { position, .. } => Item {
                 bare: 4 + position.encoded_len() - position.key.len(),
                 key: position.key.len() - prefix_len,
                 key_whole: position.key.len(),
                 below: false,
-                fence_max: position.encoded_len(),
             },
         }
     }
 
+    /// Bytes of a fence before the item `at`, at most.
+    fn fence_max(&self, at: usize) -> usize {
+        let key_whole = self.items[at].key_whole;
+        position_bytes_max(if self.page.kind() == PageKind::Leaf {
+            key_whole.min(self.items[at - 1].key_whole)
+        } else {
+            key_whole
+        })
+    }
+
     /// Bytes of the left page if it is split at `at`: no less than it will be.
     fn left_bytes(&self, at: usize) -> usize {
-        let mut bytes = self.sums[at] + fence_len(self.page.low()) + self.items[at].fence_max;
+        let mut bytes = self.sums[at] + fence_len(self.page.low()) + self.fence_max(at);
         let fresh = self.fresh.map(|fresh| fresh.slot());
         // What becomes the last slot needs a key of its own, and so does, when
         // the page is cut and the new item is put behind it, the slot before.
@@ -200,9 +203,13 @@ impl<'p, C: Compare> Planner<'p, C> {
 
     /// Bytes of the right page if it is split at `at`: no less than it will be.
     fn right_bytes(&self, at: usize) -> usize {
-        self.sums[self.items.len()] - self.sums[at]
-            + self.items[at].fence_max
-            + fence_len(self.page.high())
+        let items = if self.page.kind() == PageKind::Leaf {
+            self.sums[self.items.len()] - self.sums[at]
+        } else {
+            // The first downlink leaves its key to the fence.
+            self.sums[self.items.len()] - self.sums[at + 1] + SLOT_BYTES + FIRST_DOWNLINK_BYTES
+        };
+        items + self.fence_max(at) + fence_len(self.page.high())
     }
 
     /// Whether the page can be split before this item.
@@ -292,6 +299,35 @@ impl<'p, C: Compare> Planner<'p, C> {
         self.split_at(at).map(Some)
     }
 
+    /// A split that leaves one half empty and gives the other, with all that is
+    /// on this leaf, a fence no longer than the key beside it allows: for a
+    /// leaf between keys that are much longer than those on it, or were. `None`
+    /// if its fences are short enough. The new item's side is the caller's to
+    /// find out.
+    pub fn shorten(&self) -> Result<Option<SplitPlan>> {
+        let last = self.items.len() - 1;
+        let longest = |at: usize| position_bytes_max(self.items[at].key_whole);
+        if let Some(low) = self.page.low()
+            && low.encoded_len() > longest(0)
+        {
+            return Ok(Some(SplitPlan {
+                keep: 0,
+                fresh_left: false,
+                separator: separator(low.to_buf(), self.position(0)?, self.compare),
+            }));
+        }
+        if let Some(high) = self.page.high()
+            && high.encoded_len() > longest(last)
+        {
+            return Ok(Some(SplitPlan {
+                keep: self.page.slot_count(),
+                fresh_left: false,
+                separator: separator(self.position(last)?, high.to_buf(), self.compare),
+            }));
+        }
+        Ok(None)
+    }
+
     /// The split before this item.
     pub fn split_at(&self, at: usize) -> Result<SplitPlan> {
         Ok(self.decide(at, self.separator(at)?))
@@ -354,19 +390,37 @@ impl<'p, C: Compare> Planner<'p, C> {
     }
 }
 
-/// The fence between two neighbouring entries of leaves.
+/// The fence between two neighbouring positions on leaves: with as many bytes
+/// of key as the shorter one of them has, at most.
 pub(super) fn separator(
     left: PositionBuf,
     right: PositionBuf,
     compare: &impl Compare,
 ) -> PositionBuf {
     if compare.compare(&left.key, &right.key).is_eq() {
-        return right;
+        // Equal keys may have other bytes, and more of them.
+        let key = if left.key.len() < right.key.len() {
+            left.key
+        } else {
+            right.key
+        };
+        return PositionBuf {
+            key,
+            sequence: right.sequence,
+        };
     }
     let mut key = Vec::new();
     compare.separator(&left.key, &right.key, &mut key);
     if key.len() > right.key.len() {
         key = right.key;
+    }
+    if 1 + key.len() > position_bytes_max(left.key.len()) {
+        // Keys that do not compare as bytes cannot always be cut off where they
+        // differ.
+        return PositionBuf {
+            key: left.key,
+            sequence: Some(Sequence::END),
+        };
     }
     PositionBuf {
         key,

@@ -60,7 +60,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             put_fresh(&mut cells, fresh, left_prefix, below);
             left_extra = left_extra.insert_run(slot_number(fresh.slot()), cells.iter());
         }
-        let mut right_cells = Cells::new();
+        let mut right_cells = Cells::of_page();
         let count = page.slot_count();
         for slot in plan.keep..=count {
             if let Some(fresh) = fresh.filter(|fresh| !plan.fresh_left && fresh.slot() == slot) {

@@ -119,7 +119,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let settles = settle
             && result.dead == 0
             && result.oldest_xid.is_none()
-            && page.low().is_none_or(|low| low.sequence.is_none());
+            && page.low().is_none_or(|low| low.within_key().is_none());
         result.changed = !remove.is_empty() || !freeze.is_empty();
         let notes = settles && count > 0;
         if !(result.changed || notes) {

@@ -23,7 +23,7 @@ pub(super) enum Found<'p> {
 /// Where a page's last key goes on beyond it, if it is this one.
 pub(super) fn goes_on<C: Compare>(page: Page<'_>, key: &[u8], compare: &C) -> Option<Sequence> {
     let high = page.high()?;
-    let sequence = high.sequence?;
+    let sequence = high.within_key()?;
     (compare.compare(high.key, key).is_eq()).then_some(sequence)
 }
 

@@ -454,7 +454,7 @@ fn copy_slots<'p, C: Compare>(
     }
     let last = page
         .high()
-        .and_then(|high| Some((high.key, high.sequence?)));
+        .and_then(|high| Some((high.key, high.within_key()?)));
     let (Some((key, sequence)), true) = (last, whole) else {
         return Ok(None);
     };

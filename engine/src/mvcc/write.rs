@@ -407,7 +407,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let block = self.tree.store.block_of(&leaf.guard);
         let page = Page::open(&leaf.guard, block)?;
         let need = Head::encoded_len_max(key.len(), body.len()) + crate::page::SLOT_BYTES;
-        let splits_key = page.high().is_some_and(|high| high.sequence.is_some());
+        let splits_key = page.high().is_some_and(|high| high.within_key().is_some());
         if page.free() < need || splits_key {
             return self
                 .put_entry(leaf, head, key, body, like, RecordKind::Insert)

@@ -8,7 +8,7 @@ use super::cell::{EntryKind, InnerCell, LeafCell, bit};
 use super::op::{self, Fence, Format, Op};
 use super::{
     AT_LOWER, AT_SIZE, AT_SPECIAL, AT_UPPER, HEADER_BYTES, KEY_BELOW, LAYOUT_VERSION, Page,
-    PageKind, SLOT_BYTES, SPECIAL_BYTES, flag, head_of, special, u16_at,
+    PageKind, Position, SLOT_BYTES, SPECIAL_BYTES, flag, head_of, special, u16_at,
 };
 use crate::store::LSN_BYTES;
 use crate::types::BlockNumber;
@@ -683,7 +683,18 @@ fn rebuild(
             let cell = InnerCell::decode(raw).ok_or("an inner cell cannot be read")?;
             let suffix = cell.position.key;
             let fixed = raw.len() - suffix.len();
-            let pieces = suffix_pieces(old_prefix, suffix, prefix_len)?;
+            let (pieces, head) = if slot == 0 && cell.position == Position::FIRST {
+                // The first downlink's key is the page's lower fence, not what
+                // stands behind the prefix here: nothing.
+                ((suffix, &[] as &[u8]), read.head)
+            } else {
+                let head = if ordered {
+                    suffix_head(old_prefix, suffix, prefix_len)
+                } else {
+                    0
+                };
+                (suffix_pieces(old_prefix, suffix, prefix_len)?, head)
+            };
             let size = fixed + pieces.0.len() + pieces.1.len();
             if room < lower + size + SLOT_BYTES {
                 return Err("no room on the page");
@@ -691,11 +702,6 @@ fn rebuild(
             page.put(room - size, &raw[..fixed]);
             page.put(room - size + fixed, pieces.0);
             page.put(room - size + fixed + pieces.0.len(), pieces.1);
-            let head = if ordered {
-                suffix_head(old_prefix, suffix, prefix_len)
-            } else {
-                0
-            };
             (size as u16, head)
         };
         room -= (length & !KEY_BELOW) as usize;

@@ -110,8 +110,9 @@ pub mod flag {
 }
 
 /// A position in the order of entries: a key, and for versions of it, which.
-/// Without a sequence it lies before all entries of the key; a truncated key
-/// lies before all keys that continue it.
+/// Without a sequence it lies before all entries of the key, with
+/// [`Sequence::END`] behind all of them; a truncated key lies before all keys
+/// that continue it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position<'k> {
     /// Encoded key, possibly truncated where there is no sequence.
@@ -140,12 +141,26 @@ impl PositionBuf {
 }
 
 impl Position<'_> {
+    /// Before everything: what an inner page's first downlink says, which
+    /// begins where its page does.
+    pub const FIRST: Position<'static> = Position {
+        key: &[],
+        sequence: None,
+    };
+
     /// Copies it.
     pub fn to_buf(self) -> PositionBuf {
         PositionBuf {
             key: self.key.to_vec(),
             sequence: self.sequence,
         }
+    }
+
+    /// The version within whose key the position lies, so that older ones of
+    /// the key are behind it; none if it lies before a key or behind one.
+    #[inline]
+    pub fn within_key(self) -> Option<Sequence> {
+        self.sequence.filter(|sequence| *sequence != Sequence::END)
     }
 
     /// Bytes of its encoded form, in a fence or an inner cell:
@@ -502,14 +517,24 @@ impl<'p> Page<'p> {
     }
 }
 
-/// The most bytes a key may have, so that any page can hold two fences and
-/// the largest row (`page_size` of 8192: 1,000).
-pub const fn key_bytes_max(page_size: usize) -> usize {
-    page_size / 8 - 24
+/// The most bytes that the encoded form of a position with a key of so many
+/// bytes takes.
+pub const fn position_bytes_max(key_bytes: usize) -> usize {
+    9 + key_bytes
 }
 
-/// The most bytes a cell may have, header and key included: what remains of a
-/// page beside its two fences and the cell's slot.
-pub const fn cell_bytes_max(page_size: usize) -> usize {
-    page_size - HEADER_BYTES - SPECIAL_BYTES - 2 * (9 + key_bytes_max(page_size)) - SLOT_BYTES
+/// The most bytes a key may have: an inner page has room for two fences and
+/// two downlinks, the first of which needs no key (`page_size` of 8192:
+/// 2,694). `btree/README.md` shows that this is enough.
+pub const fn key_bytes_max(page_size: usize) -> usize {
+    let fixed = 2 * (SLOT_BYTES + 4) + 1;
+    (page_size - HEADER_BYTES - SPECIAL_BYTES - fixed) / 3 - position_bytes_max(0)
+}
+
+/// The most bytes a cell with a key of so many bytes may have, header and key
+/// included: what remains of a page beside the cell's slot and two fences that
+/// are as long as its key.
+pub const fn cell_bytes_max(page_size: usize, key_bytes: usize) -> usize {
+    (page_size - HEADER_BYTES - SPECIAL_BYTES - SLOT_BYTES)
+        .saturating_sub(2 * position_bytes_max(key_bytes))
 }

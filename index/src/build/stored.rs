@@ -246,7 +246,7 @@ unsafe fn describe(
         let bytes =
             std::slice::from_raw_parts_mut(payload.as_mut_ptr().cast::<u8>(), item.body.len());
         bytes.copy_from_slice(item.body);
-        let mut room = vec![0u64; table.arena_bytes(item.key.len()).div_ceil(8) + 8];
+        let mut room = vec![0u64; table.arena_bytes(item.key).div_ceil(8) + 8];
         let mut arena = Arena {
             start: room.as_mut_ptr().cast(),
             capacity: room.len() * 8,

@@ -161,7 +161,7 @@ impl TupleWriter {
                 return self.tuple.as_mut_ptr().cast();
             }
             self.arena
-                .resize(layout.arena_bytes(row.key.len()).div_ceil(8), 0);
+                .resize(layout.arena_bytes(row.key).div_ceil(8), 0);
             let mut arena = Arena {
                 start: self.arena.as_mut_ptr().cast(),
                 capacity: self.arena.len() * 8,

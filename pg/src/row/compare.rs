@@ -93,13 +93,19 @@ impl CompareColumn for KeyOrder {
     }
 }
 
-/// Room for a datum that does not lie aligned in its key. Keys are far smaller
-/// than a page; a longer datum cannot be in one.
-struct Aligned(MaybeUninit<[u64; 1024]>);
+/// Room for a datum that does not lie aligned in its key. Those that are stored
+/// are far smaller than a page; one that is searched for may be longer.
+struct Aligned {
+    room: MaybeUninit<[u64; 1024]>,
+    larger: Vec<u64>,
+}
 
 impl Aligned {
     fn new() -> Aligned {
-        Aligned(MaybeUninit::uninit())
+        Aligned {
+            room: MaybeUninit::uninit(),
+            larger: Vec::new(),
+        }
     }
 
     /// The datum that these bytes of a key are.
@@ -114,12 +120,13 @@ impl Aligned {
         if short || (bytes.as_ptr() as usize).is_multiple_of(usize::from(shape.align)) {
             return bytes.as_ptr().into();
         }
-        let room = self.0.as_mut_ptr().cast::<u8>();
-        assert!(
-            bytes.len() <= std::mem::size_of::<Self>(),
-            "a key's datum fits a page"
-        );
-        // SAFETY: checked to fit.
+        let room = if bytes.len() <= size_of_val(&self.room) {
+            self.room.as_mut_ptr().cast::<u8>()
+        } else {
+            self.larger.resize(bytes.len().div_ceil(8), 0);
+            self.larger.as_mut_ptr().cast()
+        };
+        // SAFETY: it fits the one, and the other was made for it.
         unsafe { room.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         room.into()
     }

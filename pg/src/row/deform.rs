@@ -130,10 +130,13 @@ pub(super) unsafe fn load(from: *const u8, length: i16) -> pg_sys::Datum {
 }
 
 impl TableLayout {
-    /// The arena a row with a key of this length needs at most.
+    /// The arena a row with this key needs at most.
     #[inline]
-    pub fn arena_bytes(&self, key_len: usize) -> usize {
-        self.arena_overhead.map_or(0, |overhead| overhead + key_len)
+    pub fn arena_bytes(&self, key: &[u8]) -> usize {
+        self.arena_overhead.map_or(0, |overhead| {
+            let codec = self.order.layout();
+            overhead + key.len() + codec.map_or(0, |codec| codec.compressed_bytes(key))
+        })
     }
 
     /// Begins to take a row apart.

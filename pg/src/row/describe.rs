@@ -36,7 +36,9 @@ impl TableLayout {
             return Ok(u64::from_be_bytes(id).to_string());
         }
         let columns = self.order().columns();
-        let mut memory = vec![0u64; (key.len() + columns.len() * COLUMN_BYTES_MAX).div_ceil(8)];
+        let compressed = (self.order().layout()).map_or(0, |codec| codec.compressed_bytes(key));
+        let bytes = key.len() + compressed + columns.len() * COLUMN_BYTES_MAX;
+        let mut memory = vec![0u64; bytes.div_ceil(8)];
         let mut arena = Arena {
             start: memory.as_mut_ptr().cast(),
             capacity: memory.len() * 8,

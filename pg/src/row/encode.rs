@@ -1,6 +1,8 @@
 //! From datums to key and payload bytes.
 
-use pgrx::pg_sys;
+use std::ffi::c_char;
+
+use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
 use rowref::key::{ColumnForm, KeyValue};
 
 use super::attribute::{Attribute, Source, align_up};
@@ -345,6 +347,55 @@ unsafe fn packed(value: pg_sys::Datum) -> *const u8 {
     }
 }
 
+/// Contents longer than this are compressed in keys and in indexes, if it makes
+/// them shorter, as B-tree's are.
+const COMPRESSED_BYTES_MIN: usize = 512;
+
+/// `TOAST_PGLZ_COMPRESSION`, whatever is set for the column: that it is always
+/// the same makes equal values equal bytes.
+const PGLZ: c_char = b'p' as c_char;
+
+unsafe extern "C-unwind" {
+    fn toast_compress_datum(value: pg_sys::Datum, method: c_char) -> pg_sys::Datum;
+}
+
+/// A datum that the server has made smaller.
+pub(super) struct Compressed(*mut u8);
+
+impl Compressed {
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `compress` has checked that it is such a datum.
+        unsafe {
+            let size = self.0.cast::<u32>().read_unaligned() >> 2;
+            std::slice::from_raw_parts(self.0, size as usize)
+        }
+    }
+
+    /// The datum, in the memory context that was current.
+    pub fn datum(&self) -> pg_sys::Datum {
+        self.0.into()
+    }
+}
+
+/// A detoasted datum, compressed in the current memory context; `None` if it is
+/// not long, or would not become shorter.
+///
+/// # Safety
+/// `plain` is a varlena datum with a short or a plain header.
+pub(super) unsafe fn compress(plain: *const u8) -> Option<Compressed> {
+    // SAFETY: the caller's promise; the function returns nothing or a datum.
+    unsafe {
+        match shape(plain) {
+            Some(Shape::Plain(size)) if size - HEADER_BYTES > COMPRESSED_BYTES_MIN => {}
+            _ => return None,
+        }
+        let value = pg_sys::Datum::from(plain.cast_mut());
+        let made = guarded(|| toast_compress_datum(value, PGLZ)).cast_mut_ptr::<u8>();
+        (!made.is_null() && matches!(shape(made), Some(Shape::Compressed(_))))
+            .then_some(Compressed(made))
+    }
+}
+
 /// Appends a datum as comparator columns keep it: a whole datum that the
 /// comparison function can be given, in one canonical shape.
 ///
@@ -360,7 +411,14 @@ unsafe fn push_comparator(spec: &KeyColumnSpec, value: pg_sys::Datum, out: &mut 
     unsafe {
         match spec.length {
             -1 => {
-                let contents = contents(value);
+                let plain = packed(value);
+                if !spec.plain
+                    && let Some(compressed) = compress(plain)
+                {
+                    out.extend_from_slice(compressed.bytes());
+                    return;
+                }
+                let contents = contents(plain.cast_mut().into());
                 if contents.len() < SHORT_BYTES_MAX && !spec.plain {
                     out.push(short_header(contents.len() + 1));
                 } else {

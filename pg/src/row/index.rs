@@ -9,8 +9,9 @@ use pgrx::pg_sys;
 use rowref::key::MalformedKey;
 
 use super::attribute::Attribute;
+use super::encode::compress;
 use super::fill::fill_of;
-use super::varlena::{Shape, is_expanded, shape};
+use super::varlena::{Shape, shape};
 use super::{Error, KeyColumnSpec, Organization, TableLayout};
 
 /// How the entries of one index are stored. Immutable; obtained from
@@ -189,9 +190,9 @@ impl IndexLayout {
 
     /// Makes the entry of a row: appends its key and its payload, and returns
     /// how many of the key's bytes are the index's own columns. Long values
-    /// are read in and unpacked, into the current memory context: an index has
-    /// no TOAST table, and equal values are to be equal bytes, however the row
-    /// came to store them.
+    /// are read in, unpacked and packed anew, in the current memory context: an
+    /// index has no TOAST table, and equal values are to be equal bytes, however
+    /// the row came to store them.
     ///
     /// # Safety
     /// As for [`IndexLayout::encode_columns`].
@@ -212,6 +213,7 @@ impl IndexLayout {
             self.encode_columns(inline, isnull, key)?;
             let columns_len = key.len() - start;
             key.extend_from_slice(reference);
+            self.pack(isnull, inline);
             self.layout.encode_payload(inline, isnull, payload);
             Ok(columns_len)
         }
@@ -259,16 +261,27 @@ impl IndexLayout {
             let long = value.cast_mut_ptr::<u8>();
             // SAFETY: only whole varlenas are looked into.
             unsafe {
-                let is_packed = match shape(long) {
-                    Some(Shape::External(_)) => is_expanded(long),
-                    Some(Shape::Compressed(_)) => false,
-                    _ => true,
-                };
-                if !is_packed {
+                if let Some(Shape::External(_) | Shape::Compressed(_)) = shape(long) {
                     *value = pg_sys::pg_detoast_datum_packed(long.cast())
                         .cast::<u8>()
                         .into();
                 }
+            }
+        }
+    }
+
+    /// Compresses long values of the payload, in the current memory context.
+    ///
+    /// # Safety
+    /// The values are of the index's columns and unpacked.
+    unsafe fn pack(&self, isnull: &[bool], inline: &mut [pg_sys::Datum]) {
+        let attributes = self.layout.attributes();
+        for ((value, attribute), null) in inline.iter_mut().zip(attributes).zip(isnull) {
+            let may_be =
+                attribute.length == -1 && attribute.packable && attribute.is_in_payload() && !null;
+            // SAFETY: a varlena that is no pointer.
+            if may_be && let Some(compressed) = unsafe { compress(value.cast_mut_ptr()) } {
+                *value = compressed.datum();
             }
         }
     }

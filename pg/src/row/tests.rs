@@ -186,7 +186,7 @@ fn read_row(
         room.copy_from_nonoverlapping(payload.as_ptr(), payload.len());
         std::slice::from_raw_parts(room, payload.len())
     };
-    let mut memory = vec![0u64; layout.arena_bytes(key.len()) / 8 + 1];
+    let mut memory = vec![0u64; layout.arena_bytes(key) / 8 + 1];
     let mut arena = Arena {
         start: memory.as_mut_ptr().cast(),
         capacity: memory.len() * 8,
@@ -372,7 +372,7 @@ proptest! {
         // Each value found must lie within the row (`cursor` and `deform`
         // check); what it says is anybody's guess.
         if let Ok(mut cursor) = layout.cursor(&payload) {
-            let mut memory = vec![0u64; layout.arena_bytes(key.len()) / 8 + 1];
+            let mut memory = vec![0u64; layout.arena_bytes(&key) / 8 + 1];
             let mut arena = Arena { start: memory.as_mut_ptr().cast(), capacity: memory.len() * 8, used: 0 };
             let mut out = vec![Datum::null(); case.types.len()];
             let mut nulls = vec![true; case.types.len()];

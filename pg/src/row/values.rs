@@ -21,7 +21,7 @@ impl<'l> Values<'l> {
         let columns = layout.attributes().len();
         let (mut values, mut isnull) = (vec![Datum::null(); columns], vec![true; columns]);
         let own = (payload.len() + key.len()).div_ceil(8);
-        let mut memory = vec![0u64; own + layout.arena_bytes(key.len()).div_ceil(8)];
+        let mut memory = vec![0u64; own + layout.arena_bytes(key).div_ceil(8)];
         let (bytes, room) = memory.split_at_mut(own);
         let mut arena = Arena {
             start: room.as_mut_ptr().cast(),

@@ -85,7 +85,7 @@ impl RowSlot {
             if from == 0 {
                 self.cursor = layout.cursor(payload)?;
                 self.arena.used = 0;
-                let needed = layout.arena_bytes(key.len());
+                let needed = layout.arena_bytes(key);
                 if needed > self.arena.capacity {
                     enlarge_arena(self, needed);
                 }

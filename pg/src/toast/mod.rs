@@ -21,6 +21,9 @@ const ROW_BYTES_MAX: usize = 2032;
 /// Our entry's head and slot take no more.
 const HEAD_BYTES: usize = 24;
 
+/// `MaxHeapTupleSize`.
+const HEAP_ROW_BYTES_MAX: usize = 8160;
+
 /// Storage letters of `pg_attribute.attstorage`.
 const EXTENDED: u8 = b'x';
 const MAIN: u8 = b'm';
@@ -176,6 +179,9 @@ pub unsafe fn shorten<E>(
         let mut shortening = Shortening {
             context: &mut context,
             overhead: overhead(layout, row),
+            longest: engine::page::cell_bytes_max(pg_sys::BLCKSZ as usize, row.key_bytes),
+            longest_in_heap: (HEAP_ROW_BYTES_MAX - HEAD_BYTES)
+                .saturating_sub(if layout.is_row_id() { 0 } else { row.key_bytes }),
             may_store: false,
         };
         let done = shortening.run(relation, &mut before_store);
@@ -210,6 +216,10 @@ unsafe fn overhead(layout: &TableLayout, row: LongRow<'_>) -> usize {
 struct Shortening<'s> {
     context: &'s mut Context,
     overhead: usize,
+    /// Bytes of the longest row with this key.
+    longest: usize,
+    /// Bytes of the longest values beside the key's that heap has room for.
+    longest_in_heap: usize,
     /// Whether the caller was asked.
     may_store: bool,
 }
@@ -218,6 +228,8 @@ impl Shortening<'_> {
     /// Heap's four rounds: compress what may be, and move out at once what is
     /// too long even so; move out the rest; compress what is to stay inline if
     /// it can; and move that out where the row would not fit a page otherwise.
+    /// Then one more, for heap has a few bytes more on a page: of a row that just
+    /// fits there what is to stay as it is goes out, rather than not be stored.
     ///
     /// # Safety
     /// The context was initialized.
@@ -229,8 +241,7 @@ impl Shortening<'_> {
         // SAFETY: the relation is open; the helpers get columns that they named.
         unsafe {
             let has_table = (*(*relation).rd_rel).reltoastrelid != pg_sys::InvalidOid;
-            let page_size = pg_sys::BLCKSZ as usize;
-            let longest = engine::page::cell_bytes_max(page_size).saturating_sub(self.overhead);
+            let longest = self.longest.saturating_sub(self.overhead);
             let target = target_of(relation)
                 .saturating_sub(self.overhead)
                 .min(longest);
@@ -266,8 +277,41 @@ impl Shortening<'_> {
             {
                 self.store(column, before_store)?;
             }
+            while has_table
+                && self.bytes() > longest
+                && self.bytes() <= self.longest_in_heap
+                && let Some(column) = self.biggest_plain(forms)
+            {
+                self.store(column, before_store)?;
+            }
         }
         Ok(())
+    }
+
+    /// The longest value that its column's storage keeps in the row, though its
+    /// type would let it go.
+    ///
+    /// # Safety
+    /// The context was initialized; the forms are those of its columns.
+    unsafe fn biggest_plain(&self, forms: &[pg_sys::FormData_pg_attribute]) -> Option<usize> {
+        let longest_pointer = POINTER_BYTES.next_multiple_of(8);
+        (0..forms.len())
+            .filter(|at| {
+                let form = &forms[*at];
+                // SAFETY: the context's arrays are those of the relation's columns.
+                unsafe {
+                    form.attlen == -1
+                        && form.attstorage as u8 == PLAIN
+                        && !*self.context.isnull.add(*at)
+                        && !is_pointer((*self.context.values.add(*at)).cast_mut_ptr())
+                        && pg_sys::get_typstorage(form.atttypid) as u8 != PLAIN
+                }
+            })
+            // SAFETY: as above.
+            .map(|at| (unsafe { (*self.context.columns.add(at)).size }, at))
+            .filter(|(size, _)| usize::try_from(*size).is_ok_and(|size| size > longest_pointer))
+            .max()
+            .map(|(_, at)| at)
     }
 
     unsafe fn natts(&self) -> usize {

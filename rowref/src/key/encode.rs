@@ -2,7 +2,11 @@
 
 use thiserror::Error;
 
-use super::{ColumnForm, KeyColumn, KeyLayout, KeyValue, NAME_BYTES_MAX, VALUE};
+use super::tail::{self, HEAD_BYTES};
+use super::{
+    BYTES_END, BYTES_GO_ON, ColumnForm, KeyColumn, KeyLayout, KeyValue, LONG_LENGTH,
+    NAME_BYTES_MAX, TEXT_GOES_ON, VALUE,
+};
 
 /// Why a value cannot be put into a key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -114,13 +118,32 @@ fn encode_column(
         }
         (ColumnForm::Uuid, KeyValue::Uuid(v)) => out.extend_from_slice(&v),
         (ColumnForm::RowId, KeyValue::RowId(v)) => out.extend_from_slice(&v.to_be_bytes()),
-        (ColumnForm::Bytes, KeyValue::Bytes(v)) => push_escaped(v, out),
+        (ColumnForm::Bytes, KeyValue::Bytes(v)) => match v.split_at_checked(HEAD_BYTES) {
+            Some((head, tail)) if !tail.is_empty() => {
+                push_escaped(head, out);
+                out.extend_from_slice(&BYTES_GO_ON);
+                push_tail(head, tail, out);
+            }
+            _ => {
+                push_escaped(v, out);
+                out.extend_from_slice(&BYTES_END);
+            }
+        },
         (ColumnForm::Text, KeyValue::Bytes(v)) => {
             if v.contains(&0) {
                 return Err(EncodeKeyError::TextHasNul { column });
             }
-            out.extend_from_slice(v);
-            out.push(0);
+            match v.split_at_checked(HEAD_BYTES) {
+                Some((head, tail)) if !tail.is_empty() => {
+                    out.extend_from_slice(head);
+                    out.push(TEXT_GOES_ON);
+                    push_tail(head, tail, out);
+                }
+                _ => {
+                    out.extend_from_slice(v);
+                    out.push(0);
+                }
+            }
         }
         (ColumnForm::Name, KeyValue::Bytes(v)) => {
             let name = v.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -147,8 +170,8 @@ fn encode_column(
     Ok(())
 }
 
-/// A NUL becomes `00 FF` and the end is `00 00`: the end is less than any
-/// continuation, and no value's encoding is a prefix of another's.
+/// A NUL becomes `00 FF`; what follows is `00 00`, the end, or `00 01`: each is
+/// less than any continuation, and no value's encoding is a prefix of another's.
 fn push_escaped(value: &[u8], out: &mut Vec<u8>) {
     out.reserve(value.len() + 2);
     let mut pieces = value.split(|byte| *byte == 0);
@@ -159,7 +182,17 @@ fn push_escaped(value: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&[0x00, 0xFF]);
         out.extend_from_slice(piece);
     }
-    out.extend_from_slice(&[0x00, 0x00]);
+}
+
+/// The tail of a long value, behind its head: its number, and its length for
+/// whoever makes room for it.
+fn push_tail(head: &[u8], tail: &[u8], out: &mut Vec<u8>) {
+    let mut code = Vec::new();
+    tail::encode(head, tail, &mut code);
+    push_escaped(&code, out);
+    out.extend_from_slice(&BYTES_END);
+    let length = u32::try_from(tail.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
 }
 
 fn push_comparator(
@@ -179,14 +212,20 @@ fn push_comparator(
         }
         Some(_) => {}
         None => {
-            let Ok(length) = u16::try_from(length_bytes) else {
+            let (low, high) = (length_bytes & 0x7FFF, length_bytes >> 15);
+            let Ok(high) = u16::try_from(high) else {
                 return Err(EncodeKeyError::WrongLength {
                     column,
                     length_bytes,
-                    limit_bytes: usize::from(u16::MAX),
+                    limit_bytes: (1 << 31) - 1,
                 });
             };
-            out.extend_from_slice(&length.to_le_bytes());
+            if high == 0 {
+                out.extend_from_slice(&(low as u16).to_le_bytes());
+            } else {
+                out.extend_from_slice(&(low as u16 | LONG_LENGTH).to_le_bytes());
+                out.extend_from_slice(&high.to_le_bytes());
+            }
         }
     }
     out.extend_from_slice(value);

@@ -9,6 +9,7 @@ mod compare;
 mod encode;
 mod read;
 mod separate;
+mod tail;
 
 pub use bound::{Bound, KeyRange, Limit, successor};
 pub use compare::{CompareColumn, NoComparator};
@@ -22,6 +23,17 @@ pub(crate) const NULL_FIRST: u8 = 0x00;
 pub(crate) const VALUE: u8 = 0x01;
 /// The marker of a null that sorts after all values.
 pub(crate) const NULL_LAST: u8 = 0x02;
+
+/// What a `Bytes` value ends with, and so does the number of a tail.
+pub(crate) const BYTES_END: [u8; 2] = [0x00, 0x00];
+/// What stands behind the head of a long `Bytes` value instead.
+pub(crate) const BYTES_GO_ON: [u8; 2] = [0x00, 0x01];
+/// What stands behind the head of a long text, where a shorter one ends with 00.
+pub(crate) const TEXT_GOES_ON: u8 = 0x01;
+
+/// Set in the length of a comparator column's value if more of it follows: such
+/// values are searched for, but no page has room for them.
+pub(crate) const LONG_LENGTH: u16 = 0x8000;
 
 /// The longest `name` in bytes: the 64-byte type keeps one for its NUL.
 pub(crate) const NAME_BYTES_MAX: usize = 63;

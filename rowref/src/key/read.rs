@@ -5,7 +5,10 @@
 
 use thiserror::Error;
 
-use super::{ColumnForm, KeyColumn, KeyLayout, KeyValue, NAME_BYTES_MAX, VALUE};
+use super::tail::{self, HEAD_BYTES};
+use super::{
+    ColumnForm, KeyColumn, KeyLayout, KeyValue, LONG_LENGTH, NAME_BYTES_MAX, TEXT_GOES_ON, VALUE,
+};
 
 /// A key's bytes that no value encodes to: the page they came from is corrupt,
 /// or the key is a truncated separator and ends before the column.
@@ -17,6 +20,9 @@ pub struct MalformedKey {
     /// What is wrong with it.
     pub what: &'static str,
 }
+
+/// Bytes of the length behind a tail's number.
+const TAIL_LENGTH_BYTES: usize = 4;
 
 const ENDS_EARLY: &str = "the key ends within it";
 const BAD_MARKER: &str = "its marker is neither that of a value nor that of a null";
@@ -62,6 +68,39 @@ impl KeyLayout {
     #[inline]
     pub fn skip(&self, column: usize, bytes: &[u8]) -> Result<usize, MalformedKey> {
         skip_column(&self.columns[column], bytes).map_err(|what| MalformedKey { column, what })
+    }
+
+    /// How many bytes the tails of long values have, which lie compressed in
+    /// `key`: so many more than its length may its columns take when they are
+    /// read. Of a malformed key the columns count that can be read.
+    ///
+    /// Nearly every key is too short for any, which costs one comparison.
+    #[inline]
+    pub fn compressed_bytes(&self, key: &[u8]) -> usize {
+        if key.len() <= HEAD_BYTES {
+            return 0;
+        }
+        self.count_compressed(key)
+    }
+
+    #[cold]
+    fn count_compressed(&self, key: &[u8]) -> usize {
+        let mut reader = self.reader(key);
+        let mut sum = 0;
+        for shape in &self.columns {
+            let mut bytes = &key[reader.position()..];
+            if reader.skip().is_err() {
+                break;
+            }
+            if shape.nullable {
+                if bytes[0] != VALUE {
+                    continue;
+                }
+                bytes = &bytes[1..];
+            }
+            sum += tail_bytes(shape, bytes).unwrap_or(0);
+        }
+        sum
     }
 
     /// Reads `key` column by column.
@@ -206,7 +245,16 @@ fn read_value<'v, 'k: 'v>(
 pub(crate) fn comparator_value(fixed_len: Option<u16>, bytes: &[u8]) -> Option<(&[u8], usize)> {
     let (start, length) = match fixed_len {
         Some(fixed) => (0, usize::from(fixed)),
-        None => (2, usize::from(u16::from_le_bytes(*bytes.first_chunk()?))),
+        None => {
+            let low = u16::from_le_bytes(*bytes.first_chunk()?);
+            if low & LONG_LENGTH == 0 {
+                (2, usize::from(low))
+            } else {
+                let high = u16::from_le_bytes(*bytes.get(2..)?.first_chunk()?);
+                let low = low & !LONG_LENGTH;
+                (4, usize::from(low) | usize::from(high) << 15)
+            }
+        }
     };
     let value = bytes.get(start..start + length)?;
     Some((value, start + length))
@@ -218,13 +266,68 @@ fn read_text<'v, 'k: 'v>(
     bytes: &'k [u8],
     scratch: &'v mut Vec<u8>,
 ) -> Result<(&'v [u8], usize), &'static str> {
-    let length = find(bytes, flip).ok_or(ENDS_EARLY)?;
+    let Some(length) = text_end(flip, bytes) else {
+        return read_long_text(flip, bytes, scratch);
+    };
     if flip == 0 {
         return Ok((&bytes[..length], length + 1));
     }
     scratch.clear();
     scratch.extend(bytes[..length].iter().map(|byte| !byte));
     Ok((scratch, length + 1))
+}
+
+/// Where a text ends, if it is not a long one.
+#[inline]
+fn text_end(flip: u8, bytes: &[u8]) -> Option<usize> {
+    find(&bytes[..bytes.len().min(HEAD_BYTES + 1)], flip)
+}
+
+/// The head of a long text, and what follows it.
+fn split_long_text(flip: u8, bytes: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+    let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(ENDS_EARLY)?;
+    match rest.split_first() {
+        Some((mark, tail)) if mark ^ flip == TEXT_GOES_ON => Ok((head, tail)),
+        Some(_) => Err("it neither ends nor goes on behind its head"),
+        None => Err(ENDS_EARLY),
+    }
+}
+
+#[cold]
+fn read_long_text<'v>(
+    flip: u8,
+    bytes: &[u8],
+    scratch: &'v mut Vec<u8>,
+) -> Result<(&'v [u8], usize), &'static str> {
+    let (head, tail) = split_long_text(flip, bytes)?;
+    scratch.clear();
+    scratch.extend(head.iter().map(|byte| byte ^ flip));
+    let taken = read_tail(flip, tail, scratch)?;
+    Ok((scratch, HEAD_BYTES + 1 + taken))
+}
+
+/// Appends the tail of a long value to its head in `value`; the bytes taken.
+#[cold]
+fn read_tail(flip: u8, bytes: &[u8], value: &mut Vec<u8>) -> Result<usize, &'static str> {
+    let mut code = Vec::new();
+    let taken = match unescape(flip, bytes, &mut code)? {
+        (taken, Stop::End) => taken,
+        (_, Stop::GoesOn) => return Err("its compressed part goes on behind its end"),
+    };
+    let length = tail_length(flip, &bytes[taken..], code.len())?;
+    let head = value.clone();
+    tail::decode(&head, &code, length, value)?;
+    Ok(taken + TAIL_LENGTH_BYTES)
+}
+
+/// The length of a tail, which stands behind its number.
+fn tail_length(flip: u8, bytes: &[u8], code_bytes: usize) -> Result<usize, &'static str> {
+    let length = u32::from_be_bytes(take(bytes)?.map(|byte: u8| byte ^ flip)) as usize;
+    if tail::is_plausible(code_bytes, length) {
+        Ok(length)
+    } else {
+        Err("its compressed part has another length")
+    }
 }
 
 fn read_escaped<'v, 'k: 'v>(
@@ -237,18 +340,72 @@ fn read_escaped<'v, 'k: 'v>(
         return Ok((&bytes[..first], first + 2));
     }
     scratch.clear();
+    match unescape(flip, bytes, scratch)? {
+        (taken, Stop::End) => Ok((scratch, taken)),
+        (taken, Stop::GoesOn) => {
+            let tail = read_tail(flip, &bytes[taken..], scratch)?;
+            Ok((scratch, taken + tail))
+        }
+    }
+}
+
+/// What comes behind escaped bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Nothing more of the value.
+    End,
+    /// The tail of a long value.
+    GoesOn,
+}
+
+/// Appends bytes that are escaped to `out`; how many were taken, what stops
+/// them included.
+fn unescape(flip: u8, bytes: &[u8], out: &mut Vec<u8>) -> Result<(usize, Stop), &'static str> {
     let mut position = 0;
     loop {
-        let piece = find(&bytes[position..], flip).ok_or(ENDS_EARLY)?;
-        let stop = position + piece;
-        scratch.extend(bytes[position..stop].iter().map(|byte| byte ^ flip));
-        match bytes.get(stop + 1).map(|byte| byte ^ flip) {
-            Some(0x00) => return Ok((scratch, stop + 2)),
-            Some(0xFF) => scratch.push(0),
-            Some(_) => return Err("a NUL in it is not escaped"),
-            None => return Err(ENDS_EARLY),
-        }
+        let stop = position + find(&bytes[position..], flip).ok_or(ENDS_EARLY)?;
+        out.extend(bytes[position..stop].iter().map(|byte| byte ^ flip));
         position = stop + 2;
+        match what_stops(flip, bytes, stop)? {
+            None => out.push(0),
+            Some(what) => return Ok((position, what)),
+        }
+    }
+}
+
+/// What a NUL at `stop` means: `None` if it is a byte of the value.
+#[inline]
+fn what_stops(flip: u8, bytes: &[u8], stop: usize) -> Result<Option<Stop>, &'static str> {
+    match bytes.get(stop + 1).map(|byte| byte ^ flip) {
+        Some(0x00) => Ok(Some(Stop::End)),
+        Some(0x01) => Ok(Some(Stop::GoesOn)),
+        Some(0xFF) => Ok(None),
+        Some(_) => Err("a NUL in it is not escaped"),
+        None => Err(ENDS_EARLY),
+    }
+}
+
+/// The bytes that escaped ones take, with what stops them.
+fn skip_escaped(flip: u8, bytes: &[u8]) -> Result<(usize, Stop), &'static str> {
+    let mut position = 0;
+    loop {
+        let stop = position + find(&bytes[position..], flip).ok_or(ENDS_EARLY)?;
+        position = stop + 2;
+        if let Some(what) = what_stops(flip, bytes, stop)? {
+            return Ok((position, what));
+        }
+    }
+}
+
+/// The bytes that the tail of a long value takes, and how long it is.
+#[cold]
+fn skip_tail(flip: u8, bytes: &[u8]) -> Result<(usize, usize), &'static str> {
+    match skip_escaped(flip, bytes)? {
+        (taken, Stop::End) => {
+            let length = tail_length(flip, &bytes[taken..], taken)?;
+            Ok((taken + TAIL_LENGTH_BYTES, length))
+        }
+        (_, Stop::GoesOn) => Err("its compressed part goes on behind its end"),
     }
 }
 
@@ -296,21 +453,38 @@ fn skip_column(shape: &KeyColumn, bytes: &[u8]) -> Result<usize, &'static str> {
 fn skip_variable(shape: &KeyColumn, bytes: &[u8]) -> Result<usize, &'static str> {
     let flip = shape.flip();
     match shape.form {
-        ColumnForm::Bytes => {
-            let mut position = 0;
-            loop {
-                position += find(&bytes[position..], flip).ok_or(ENDS_EARLY)? + 2;
-                match bytes.get(position - 1).map(|byte| byte ^ flip) {
-                    Some(0x00) => return Ok(position),
-                    Some(0xFF) => {}
-                    Some(_) => return Err("a NUL in it is not escaped"),
-                    None => return Err(ENDS_EARLY),
-                }
+        ColumnForm::Bytes => match skip_escaped(flip, bytes)? {
+            (taken, Stop::End) => Ok(taken),
+            (taken, Stop::GoesOn) => Ok(taken + skip_tail(flip, &bytes[taken..])?.0),
+        },
+        ColumnForm::Text => match text_end(flip, bytes) {
+            Some(length) => Ok(length + 1),
+            None => {
+                let (head, tail) = split_long_text(flip, bytes)?;
+                Ok(head.len() + 1 + skip_tail(flip, tail)?.0)
             }
-        }
+        },
         ColumnForm::Comparator { fixed_len } => comparator_value(fixed_len, bytes)
             .map(|(_, length)| length)
             .ok_or(ENDS_EARLY),
         _ => find(bytes, flip).map(|length| length + 1).ok_or(ENDS_EARLY),
     }
+}
+
+/// How long the tail of a value is that lies compressed in its key; 0 for any
+/// other.
+fn tail_bytes(shape: &KeyColumn, bytes: &[u8]) -> Result<usize, &'static str> {
+    let flip = shape.flip();
+    let tail = match shape.form {
+        ColumnForm::Bytes => match skip_escaped(flip, bytes)? {
+            (_, Stop::End) => return Ok(0),
+            (taken, Stop::GoesOn) => &bytes[taken..],
+        },
+        ColumnForm::Text => match text_end(flip, bytes) {
+            Some(_) => return Ok(0),
+            None => split_long_text(flip, bytes)?.1,
+        },
+        _ => return Ok(0),
+    };
+    skip_tail(flip, tail).map(|(_, length)| length)
 }

@@ -144,6 +144,14 @@ fn string(symbols: &'static [u8], lengths: std::ops::Range<usize>) -> BoxedStrat
     prop::collection::vec(prop::sample::select(symbols), lengths).boxed()
 }
 
+/// Values around the length from which on a tail is compressed, alike for long.
+fn long_string(symbols: &'static [u8]) -> BoxedStrategy<Vec<u8>> {
+    let tail = prop_oneof![string(symbols, 0..12), string(symbols, 0..700)];
+    (prop::sample::select(symbols), 508usize..516, tail)
+        .prop_map(|(symbol, length, tail)| [vec![symbol; length], tail].concat())
+        .boxed()
+}
+
 pub fn cell(form: ColumnForm) -> BoxedStrategy<Cell> {
     match form {
         ColumnForm::Bool => any::<bool>().prop_map(Cell::Bool).boxed(),
@@ -228,14 +236,16 @@ pub fn cell(form: ColumnForm) -> BoxedStrategy<Cell> {
         .prop_map(Cell::RowId)
         .boxed(),
         ColumnForm::Bytes => prop_oneof![
-            string(&[0, 1, 0xFE, 0xFF], 0..6),
-            prop::collection::vec(any::<u8>(), 0..40)
+            8 => string(&[0, 1, 0xFE, 0xFF], 0..6),
+            8 => prop::collection::vec(any::<u8>(), 0..40),
+            1 => long_string(&[0, 1, 0xFE, 0xFF]),
         ]
         .prop_map(Cell::Bytes)
         .boxed(),
         ColumnForm::Text => prop_oneof![
-            string(&[1, b'a', 0xFE, 0xFF], 0..6),
-            prop::collection::vec(1u8.., 0..40)
+            8 => string(&[1, b'a', 0xFE, 0xFF], 0..6),
+            8 => prop::collection::vec(1u8.., 0..40),
+            1 => long_string(&[1, b'a', 0xFE, 0xFF]),
         ]
         .prop_map(Cell::Bytes)
         .boxed(),

@@ -7,34 +7,93 @@ use crate::error::Error;
 use crate::page::cell::bit;
 use crate::page::op::Ops;
 use crate::page::{cell_bytes_max, flag, key_bytes_max};
+use crate::types::SlotNumber;
 
 #[test]
 fn an_entry_that_needs_a_page_for_itself_finds_one() {
     for page_size in [256, 512, 8192] {
-        let store = ordered_store(page_size);
-        let tree = Tree::new(&store, &Bytewise);
         let longest = key_bytes_max(page_size);
-        let key = |last: u8| {
-            let mut key = vec![9; longest];
+        for key_bytes in [longest, longest - 9, longest / 2, longest / 3, 8] {
+            let store = ordered_store(page_size);
+            let tree = Tree::new(&store, &Bytewise);
+            let key = |last: u8| {
+                let mut key = vec![9; key_bytes];
+                key[key_bytes - 1] = last;
+                key
+            };
+            let head = put_head(1);
+            let room = cell_bytes_max(page_size, key_bytes)
+                - 7
+                - crate::btree::measure::key_len(key_bytes);
+            for number in [10, 20, 30, 40] {
+                put(&tree, head, &key(number), &vec![1; room.min(page_size / 8)]).unwrap();
+            }
+            let body = vec![3; room];
+            for number in [25, 15, 35, 5, 45, 26] {
+                put(&tree, head, &key(number), &body).unwrap();
+                checked(&store, &Bytewise);
+            }
+            let mut sorted = [10, 20, 30, 40, 25, 15, 35, 5, 45, 26];
+            sorted.sort_unstable();
+            let rows = scan_forward(&tree, Target::First, || ());
+            let found: Vec<u8> = rows.iter().map(|row| row.0[key_bytes - 1]).collect();
+            assert_eq!(found, sorted);
+        }
+    }
+}
+
+/// The fences of a leaf may be far longer than what is left on it: a row that
+/// would fill a page of its own then gets shorter ones.
+#[test]
+fn a_large_row_finds_room_between_fences_of_long_keys_that_are_gone() {
+    for page_size in [256, 8192] {
+        let longest = key_bytes_max(page_size);
+        let long = |first: u8, last: u8| {
+            let mut key = vec![first; longest];
             key[longest - 1] = last;
             key
         };
-        for number in [10, 20, 30, 40] {
-            put(&tree, put_head(1), &key(number), &vec![1; page_size / 8]).unwrap();
+        let short = |key: &[u8]| (key.to_vec(), page_size);
+        let mut rows: Vec<(Vec<u8>, usize)> = (1..9).map(|last| (long(2, last), 0)).collect();
+        rows.extend((1..9).map(|last| (long(6, last), 0)));
+        rows.extend([short(&[4, 1]), short(&[4, 3]), short(&[4, 2]), short(&[1])]);
+        rows.extend([short(&[2, 9]), short(&[8]), short(&[6, 5]), short(&[6, 7])]);
+        large_rows_find_room(&Bytewise, page_size, &rows);
+        large_rows_find_room(&Uncut, page_size, &rows);
+    }
+}
+
+/// Puts these rows, each with a body of so many bytes or the most that it may
+/// have, and removes the long keys as soon as short ones come.
+fn large_rows_find_room<C: Compare>(compare: &C, page_size: usize, rows: &[(Vec<u8>, usize)]) {
+    let store = MemStore::recording(page_size);
+    Tree::<_, C>::create(&store, b"", compare.ordered()).unwrap();
+    let tree = Tree::new(&store, compare);
+    let mut expected = Vec::new();
+    for (key, size) in rows {
+        if *size > 0 && expected.is_empty() {
+            for (long, _) in rows.iter().filter(|row| row.1 == 0) {
+                let mut leaf = tree.leaf_exclusive(Target::Before(long)).unwrap();
+                let (slot, _) = place(&tree, &leaf, put_head(1), long);
+                let ops = Ops::new().prune(&[SlotNumber(slot as u16)], &[]);
+                tree.commit_leaf(&mut leaf, RecordKind::Prune, ops, Xid(7));
+            }
         }
         let head = put_head(1);
-        let room = cell_bytes_max(page_size) - 7 - crate::btree::measure::key_len(longest);
-        let body = vec![3; room];
-        for number in [25, 15, 35, 5, 45, 26] {
-            put(&tree, head, &key(number), &body).unwrap();
-            checked(&store, &Bytewise);
+        let room =
+            cell_bytes_max(page_size, key.len()) - 7 - crate::btree::measure::key_len(key.len());
+        put(&tree, head, key, &vec![5; room.min(*size)]).unwrap();
+        checked(&store, compare);
+        if *size > 0 {
+            expected.push(key.clone());
         }
-        let mut sorted = [10, 20, 30, 40, 25, 15, 35, 5, 45, 26];
-        sorted.sort_unstable();
-        let rows = scan_forward(&tree, Target::First, || ());
-        let found: Vec<u8> = rows.iter().map(|row| row.0[longest - 1]).collect();
-        assert_eq!(found, sorted);
     }
+    expected.sort();
+    let found: Vec<Vec<u8>> = scan_forward(&tree, Target::First, || ())
+        .into_iter()
+        .map(|row| row.0)
+        .collect();
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -47,11 +106,11 @@ fn what_no_page_can_hold_is_refused_before_anything_changes() {
     assert!(matches!(
         put(&tree, put_head(1), &long, b""),
         Err(Error::KeyTooLarge {
-            size: 41,
-            limit: 40
+            size: 135,
+            limit: 134
         })
     ));
-    let large = vec![1; cell_bytes_max(512)];
+    let large = vec![1; cell_bytes_max(512, 1)];
     assert!(matches!(
         put(&tree, put_head(1), b"k", &large),
         Err(Error::RowTooLarge { .. })

@@ -47,6 +47,29 @@ impl Compare for Backwards {
     }
 }
 
+/// Keys in byte order that nobody may cut: a separator is the whole right key,
+/// as it is for columns that only their type can compare.
+struct Uncut;
+
+impl Compare for Uncut {
+    fn ordered(&self) -> bool {
+        false
+    }
+
+    fn compare(&self, left: &[u8], right: &[u8]) -> Ordering {
+        left.cmp(right)
+    }
+
+    fn compare_bound(&self, key: &[u8], bound: &[u8], after: bool) -> Ordering {
+        Bytewise.compare_bound(key, bound, after)
+    }
+
+    fn separator(&self, _left: &[u8], right: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(right);
+    }
+}
+
 /// An entry as a scan sees it.
 type Seen = (Vec<u8>, u64, Vec<u8>);
 

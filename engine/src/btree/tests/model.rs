@@ -102,7 +102,8 @@ impl<C: Compare> Model<'_, C> {
 
     /// A body of this size, or the largest that is allowed.
     fn body(&self, head: Head, key: &[u8], size: usize) -> Vec<u8> {
-        let most = cell_bytes_max(self.page_size) - keyless_len(head, 0) - key_len(key.len());
+        let most =
+            cell_bytes_max(self.page_size, key.len()) - keyless_len(head, 0) - key_len(key.len());
         (0..size.min(most))
             .map(|nth| (nth as u64 + head.sequence.0 / 3) as u8)
             .collect()
@@ -302,6 +303,11 @@ proptest! {
     fn a_tree_in_another_order_is_a_sorted_list(steps in steps(256)) {
         history_matches(&Backwards, 256, &steps);
     }
+
+    #[test]
+    fn a_tree_of_keys_that_nobody_may_cut_is_a_sorted_list(steps in steps(256)) {
+        history_matches(&Uncut, 256, &steps);
+    }
 }
 
 /// Builds from sorted entries of any sizes, then goes on as any tree.
@@ -345,6 +351,7 @@ proptest! {
     fn a_built_tree_is_a_sorted_list(entries in sorted_entries(256)) {
         built_matches(&Bytewise, 256, &entries);
         built_matches(&Backwards, 256, &entries);
+        built_matches(&Uncut, 256, &entries);
     }
 
     #[test]
