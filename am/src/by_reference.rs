@@ -12,15 +12,20 @@
 
 use crate::table_am::TableAm;
 use engine::BlockNumber;
+use engine::mvcc::Snapshot;
 use engine::mvcc::batch::{Batch, Row};
+use engine::mvcc::fetch::Keys;
 use pg::error::OrRaise;
-use pg::handoff::{Confirm, RowFetch};
+use pg::handoff::{Ahead, Confirm, RowFetch};
 use pg::xact::ServerSnapshot;
 use pgrx::pg_sys;
 
-/// After as many rows in a row on another leaf than the one before, the next
-/// is not looked for there first: the references are in no useful order.
-const STRAYS_MAX: u8 = 3;
+/// How many references are asked for in advance at first, and at most.
+const REACH_MIN: usize = 4;
+const REACH_MAX: usize = 128;
+/// How many leaves the store is told of in advance: to find one costs as much as
+/// to wait for it, where the references are in no order.
+const LEAVES_AHEAD: usize = 0;
 
 /// What is kept from one row of a scan to the next.
 pub struct ByReference<A> {
@@ -28,11 +33,15 @@ pub struct ByReference<A> {
     table: A,
     pg_snapshot: pg_sys::Snapshot,
     snapshot: ServerSnapshot<'static>,
+    /// References that the scan has handed over or is about to, in its order;
+    /// how many of them it has handed over.
+    keys: Keys,
+    handed: usize,
+    /// How many more are asked for with the next one that is not among them.
+    reach: usize,
+    /// The rows of the references from `first` on.
     batch: Batch,
-    /// The leaf of the last row: entries of equal columns are in the order of
-    /// their references.
-    near: BlockNumber,
-    strays: u8,
+    first: usize,
 }
 
 impl<A: TableAm> ByReference<A> {
@@ -52,9 +61,11 @@ impl<A: TableAm> ByReference<A> {
                 table: crate::open::open::<A>(relation),
                 pg_snapshot: snapshot,
                 snapshot: ServerSnapshot::from_pg(snapshot, relation),
+                keys: Keys::default(),
+                handed: 0,
+                reach: 0,
                 batch: Batch::default(),
-                near: BlockNumber::NONE,
-                strays: 0,
+                first: 0,
             })
         };
         assert_eq!(
@@ -70,38 +81,67 @@ impl<A: TableAm> ByReference<A> {
     }
 
     /// Reads the row of a reference, if the snapshot sees one. It stays until
-    /// the next call.
+    /// the next call. `ahead` tells what is handed over next: rows of the same
+    /// leaf are read together, under a snapshot whose judgement stands.
     #[inline]
-    pub fn find(&mut self, key: &[u8], confirm: Option<Confirm>) -> Option<(Row<'_>, BlockNumber)> {
-        self.batch.clear();
-        if let ServerSnapshot::Dirty(snapshot) = &self.snapshot {
-            // What it found out about another row is not this one's.
-            snapshot.reset();
+    pub fn find(
+        &mut self,
+        key: &[u8],
+        confirm: Option<Confirm>,
+        ahead: Option<Ahead>,
+    ) -> Option<(Row<'_>, BlockNumber)> {
+        if self.handed == self.keys.len() || self.keys.get(self.handed) != key {
+            self.ask(key, ahead);
         }
-        let near = if self.strays < STRAYS_MAX {
-            self.near
-        } else {
-            BlockNumber::NONE
-        };
-        let found = self
-            .table
-            .get_near(key, near, &self.snapshot, &mut self.batch);
-        // SAFETY: the relation is open.
-        if !unsafe { found.or_raise(self.relation) } {
+        let at = self.handed;
+        self.handed += 1;
+        if at < self.first || at - self.first >= self.batch.len() {
+            if let ServerSnapshot::Dirty(snapshot) = &self.snapshot {
+                // What it found out about another row is not this one's.
+                snapshot.reset();
+            }
+            let (table, batch) = (&self.table, &mut self.batch);
+            let done = table.get_run(&mut self.keys, at, LEAVES_AHEAD, &self.snapshot, batch);
+            // SAFETY: the relation is open.
+            unsafe { done.or_raise(self.relation) };
+            self.first = at;
+        }
+        if self.batch.is_empty() {
             return None;
         }
-        let block = BlockNumber(self.batch.block);
-        self.strays = if block == self.near {
-            0
-        } else {
-            self.strays.saturating_add(1)
-        };
-        self.near = block;
         // SAFETY: the snapshot is alive, and the scan stands at the entry.
         if confirm.is_some_and(|confirm| !unsafe { self.is_confirmed(confirm) }) {
             return None;
         }
-        Some((self.batch.row(0), block))
+        Some((
+            self.batch.row(at - self.first),
+            BlockNumber(self.batch.block),
+        ))
+    }
+
+    /// Begins anew with a reference, and with what follows it: more of it, the
+    /// longer the scan goes on.
+    fn ask(&mut self, key: &[u8], ahead: Option<Ahead>) {
+        // A scan that was begun anew, or turned round, may go on but a little.
+        self.reach = if self.handed < self.keys.len() {
+            0
+        } else {
+            (self.reach * 4).clamp(REACH_MIN, REACH_MAX)
+        };
+        let is_first = self.keys.is_empty();
+        self.keys.clear();
+        self.batch.clear();
+        (self.handed, self.first) = (0, 0);
+        self.keys.push(key);
+        // A serializable transaction reads no row that it does not return.
+        if let Some(ahead) = ahead
+            && !is_first
+            && self.reach > 0
+            && !self.snapshot.is_tracked()
+        {
+            // SAFETY: the scan stands at the entry.
+            unsafe { (ahead.list)(ahead.scan, self.reach, &mut self.keys) };
+        }
     }
 
     /// # Safety

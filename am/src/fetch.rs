@@ -88,16 +88,20 @@ pub unsafe extern "C-unwind" fn index_fetch<A: TableAm>(
             Handed::Visible { key: Some(key) } => {
                 // A cursor may come back for the row by the scan's tid.
                 let by_reference = ByReference::<A>::of(RowFetch::of_table(fetch), snapshot);
-                let found = by_reference.find(key, None);
+                let found = by_reference.find(key, None, None);
                 if let Some((row, block)) = found {
                     *tid = handle(row, block);
                 }
                 found.is_some()
             }
-            Handed::Reference { key, confirm } => {
+            Handed::Reference {
+                key,
+                confirm,
+                ahead,
+            } => {
                 let by_reference = ByReference::<A>::of(RowFetch::of_table(fetch), snapshot);
                 let layout = Rc::clone(by_reference.table().layout());
-                let Some((row, block)) = by_reference.find(key, confirm) else {
+                let Some((row, block)) = by_reference.find(key, confirm, ahead) else {
                     slot::clear_any(slot);
                     return false;
                 };

@@ -4,6 +4,7 @@ use crate::table_am::TableAm;
 use engine::btree::{Bulk, Meta, Tree, check};
 use engine::mvcc::batch::Batch;
 use engine::mvcc::cursor::Cursor;
+use engine::mvcc::fetch::Keys;
 use engine::mvcc::histories::History;
 use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
@@ -66,6 +67,21 @@ impl TableAm for Iot {
                 ServerSnapshot::Mvcc(snapshot) => v.get(key, snapshot, into),
                 snapshot => v.get(key, snapshot, into),
             }
+        })
+    }
+
+    #[inline]
+    fn get_run(
+        &self,
+        keys: &mut Keys,
+        from: usize,
+        ahead: usize,
+        snapshot: &ServerSnapshot<'_>,
+        into: &mut Batch,
+    ) -> Result<usize> {
+        self.0.with(|v| match snapshot {
+            ServerSnapshot::Mvcc(snapshot) => v.get_run(keys, from, ahead, snapshot, into),
+            snapshot => v.get_run(keys, from, ahead, snapshot, into),
         })
     }
 

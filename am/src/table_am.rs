@@ -3,6 +3,7 @@
 use engine::Result;
 use engine::mvcc::batch::Batch;
 use engine::mvcc::cursor::Cursor;
+use engine::mvcc::fetch::Keys;
 use engine::mvcc::histories::History;
 use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
@@ -60,6 +61,19 @@ pub trait TableAm: Sized + 'static {
         snapshot: &ServerSnapshot<'_>,
         into: &mut Batch,
     ) -> Result<bool>;
+
+    /// Copies the rows that a snapshot sees under the keys from `from` on, as
+    /// many at a time as is convenient, and returns how many keys are done
+    /// with: if more than one, there is a row for each, and if one, there may be
+    /// none. The next `ahead` pages will be wanted soon.
+    fn get_run(
+        &self,
+        keys: &mut Keys,
+        from: usize,
+        ahead: usize,
+        snapshot: &ServerSnapshot<'_>,
+        into: &mut Batch,
+    ) -> Result<usize>;
 
     /// The newest version of a row that a snapshot sees, from a named version
     /// on along its update chain.

@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use engine::BlockNumber;
 use engine::mvcc::batch::Row;
+use engine::mvcc::fetch::Keys;
 use engine::page::cell::Head;
 use pgrx::{PgMemoryContexts, pg_sys};
 
@@ -50,6 +51,16 @@ pub struct Confirm {
     pub is_still_there: unsafe fn(pg_sys::IndexScanDesc) -> bool,
 }
 
+/// A question to the index AM: which references it is about to hand over, if
+/// the scan goes on as it does. They are appended to the keys.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    /// The scan, which stands at the entry of the last one.
+    pub scan: pg_sys::IndexScanDesc,
+    /// To be called with it, and with how many are wanted at most.
+    pub list: unsafe fn(pg_sys::IndexScanDesc, usize, &mut Keys),
+}
+
 #[derive(Clone, Copy)]
 enum State {
     Empty,
@@ -65,6 +76,7 @@ enum State {
     },
     Reference {
         confirm: Option<Confirm>,
+        ahead: Option<Ahead>,
     },
     /// Found visible already, and nobody wants its columns from the table.
     Visible {
@@ -96,6 +108,8 @@ pub enum Handed<'f> {
         key: &'f [u8],
         /// The row counts only if this says so.
         confirm: Option<Confirm>,
+        /// What comes next, if it can be told.
+        ahead: Option<Ahead>,
     },
     /// The row is visible and the slot need not be filled.
     Visible {
@@ -221,9 +235,9 @@ impl RowFetch {
     /// Hands the name of a row over, which is copied. With `confirm`, the row
     /// counts only if the entry is still there once it was read.
     #[inline]
-    pub fn put_reference(&mut self, key: &[u8], confirm: Option<Confirm>) {
+    pub fn put_reference(&mut self, key: &[u8], confirm: Option<Confirm>, ahead: Option<Ahead>) {
         self.copy_reference(key);
-        self.state = State::Reference { confirm };
+        self.state = State::Reference { confirm, ahead };
     }
 
     #[inline]
@@ -328,9 +342,10 @@ impl RowFetch {
                     }
                 }
             }
-            State::Reference { confirm } => Handed::Reference {
+            State::Reference { confirm, ahead } => Handed::Reference {
                 key: self.reference(),
                 confirm,
+                ahead,
             },
         }
     }

@@ -52,6 +52,9 @@ pub struct Indexes {
     /// Rows of each table.
     #[arg(long, default_value_t = 1_000_000)]
     rows: i64,
+    /// Only one question.
+    #[arg(long, value_enum)]
+    only: Option<indexes::Only>,
 }
 
 /// Options of `bench core`.
@@ -178,8 +181,17 @@ pub fn run(am: &str, what: &What) -> Result<bool> {
                 big::run(&mut client, am, core.big.unwrap_or(20_000_000))?;
             }
         }
-        What::Indexes(Indexes { repetitions, rows }) => {
-            let lines = indexes::compare(&cluster, &mut client, am, *rows, *repetitions)?;
+        What::Indexes(Indexes {
+            repetitions,
+            rows,
+            only,
+        }) => {
+            let lines = match only {
+                None => indexes::compare(&cluster, &mut client, am, *rows, *repetitions)?,
+                Some(indexes::Only::Or) => {
+                    indexes::compare_or(&mut client, am, *rows, *repetitions)?
+                }
+            };
             report("indexes", am, &lines);
         }
         What::Pgbench(Pgbench {

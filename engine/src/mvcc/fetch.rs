@@ -15,7 +15,7 @@ use crate::types::BlockNumber;
 /// From as many names on it is looked up where they lie before the first one is
 /// read.
 const MANY: usize = 4;
-/// The most leaves that are looked up so.
+/// The most leaves that are looked up under one lock.
 const LEAVES_MAX: usize = 64;
 
 /// Names of rows, one behind the other, and where they lie.
@@ -26,6 +26,8 @@ pub struct Keys {
     /// For some of the names, in their order, the leaf on which each of them
     /// lies up to the one with this number: hints.
     leaves: Vec<(usize, BlockNumber)>,
+    /// How many names they are for, counted from the first name of all.
+    planned: usize,
     /// How many of those leaves are done with, and how many are expected.
     passed: usize,
     expected: usize,
@@ -39,6 +41,7 @@ impl Keys {
         self.bytes.clear();
         self.ends.clear();
         self.leaves.clear();
+        self.planned = 0;
         self.passed = 0;
         self.expected = 0;
     }
@@ -215,34 +218,43 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         Ok(())
     }
 
-    /// Looks up where the keys from `from` on lie.
+    /// Looks up where the next keys lie, for `ahead` leaves beyond that of the
+    /// key at `from`, and tells the store of those. With none it is left to the
+    /// way to the first leaf, for keys that lie here and there.
     fn look_ahead(&self, keys: &mut Keys, from: usize, ahead: usize) -> Result<()> {
-        if keys.leaf_of(from).is_none() && keys.len() - from >= MANY {
-            keys.passed = 0;
-            keys.expected = 1;
+        if keys.planned <= from {
+            keys.leaves.clear();
+            (keys.passed, keys.expected, keys.planned) = (0, 0, from);
+        }
+        let is_worth_it = ahead > 0 && (keys.planned > from || keys.len() - from >= MANY);
+        let first = keys.leaf_of(from);
+        while is_worth_it && keys.planned < keys.len() && keys.leaves.len() <= keys.passed + ahead {
             let mut leaves = std::mem::take(&mut keys.leaves);
-            leaves.clear();
-            let mut nth = from;
-            let found = self
-                .tree
-                .leaves_of((from..keys.len()).map(|nth| keys.get(nth)), |leaf| {
-                    nth += 1;
-                    if let Some((end, last)) = leaves.last_mut()
-                        && *last == leaf
-                    {
-                        *end = nth;
-                        return true;
-                    }
-                    let goes_on = leaves.len() < LEAVES_MAX;
-                    if goes_on {
-                        leaves.push((nth, leaf));
-                    }
-                    goes_on
-                });
+            let (mut planned, limit) = (keys.planned, leaves.len() + LEAVES_MAX);
+            let names = (planned..keys.len()).map(|nth| keys.get(nth));
+            let found = self.tree.leaves_of(names, |leaf| {
+                if let Some((end, last)) = leaves.last_mut()
+                    && *last == leaf
+                {
+                    planned += 1;
+                    *end = planned;
+                    return true;
+                }
+                let goes_on = leaves.len() < limit;
+                if goes_on {
+                    planned += 1;
+                    leaves.push((planned, leaf));
+                }
+                goes_on
+            });
             keys.leaves = leaves;
             found?;
+            if keys.planned == planned {
+                break;
+            }
+            keys.planned = planned;
         }
-        if let Some(leaf) = keys.leaf_of(from) {
+        if let Some(leaf) = first.or_else(|| keys.leaf_of(from)) {
             self.tree.look_near(leaf);
             let until = (keys.passed + 1 + ahead).min(keys.leaves.len());
             for nth in keys.expected.max(keys.passed + 1)..until {

@@ -5,7 +5,7 @@ use engine::BlockNumber;
 use engine::mvcc::batch::Row;
 use pg::error::OrRaise;
 use pg::handles;
-use pg::handoff::{Confirm, RowFetch};
+use pg::handoff::{Ahead, Confirm, RowFetch};
 use pg::row::{self, Arena, IndexLayout, TableLayout};
 use pgrx::pg_sys;
 use rowref::key::KeyValue;
@@ -66,11 +66,19 @@ unsafe fn hand_entry_over(
         let reference = index.reference_of(row.key).map_err(row::Error::from);
         let reference = reference.or_raise(source.relation());
         if !(*descriptor).xs_want_itup {
-            let confirm = (!source.is_stable()).then_some(Confirm {
+            let confirm = Confirm {
                 scan: descriptor,
                 is_still_there: super::is_still_there,
-            });
-            fetch.put_reference(reference, confirm);
+            };
+            let ahead = Ahead {
+                scan: descriptor,
+                list: super::list_ahead,
+            };
+            if source.is_stable() {
+                fetch.put_reference(reference, None, Some(ahead));
+            } else {
+                fetch.put_reference(reference, Some(confirm), None);
+            }
             return;
         }
         (*descriptor).xs_itup = writer.write(descriptor, source, row, work);

@@ -19,6 +19,7 @@ mod tests;
 mod walk;
 
 use engine::mvcc::batch::Batch;
+use engine::mvcc::fetch::Keys;
 use pg::open::OpenStore;
 use pgrx::PgMemoryContexts;
 use pgrx::pg_sys;
@@ -290,6 +291,25 @@ unsafe fn is_still_there(descriptor: pg_sys::IndexScanDesc) -> bool {
     let parts = scan.parts.as_ref().expect("a scan is started by amrescan");
     let (row, _) = parts.walk.row();
     parts.source.get(row.key, &mut Batch::default())
+}
+
+/// Tells the table AM which references come next, as far as the entries at hand
+/// go.
+///
+/// # Safety
+/// As [`Scan::restart`]; the scan stands at an entry.
+unsafe fn list_ahead(descriptor: pg_sys::IndexScanDesc, count: usize, keys: &mut Keys) {
+    // SAFETY: the caller's promise.
+    let scan = unsafe { Scan::of(descriptor) };
+    let parts = scan.parts.as_ref().expect("a scan is started by amrescan");
+    // SAFETY: the descriptor's index is open.
+    let types = unsafe { types(descriptor, &parts.source) };
+    parts
+        .walk
+        .ahead()
+        .filter(|key| parts.ranges.passes(key, types))
+        .take(count)
+        .for_each(|key| keys.push(parts.source.reference(key)));
 }
 
 /// Works in a context.

@@ -119,6 +119,21 @@ impl Walk {
         (self.batch.row(at), self.batch.block)
     }
 
+    /// The keys of the rows of the batch that are behind the one it stands on,
+    /// in the direction in which the batch was read.
+    pub fn ahead(&self) -> impl Iterator<Item = &[u8]> {
+        let len = self.batch.len();
+        let (at, left) = match self.standing {
+            Standing::On(at) if self.backward => (at, at),
+            Standing::On(at) => (at, len - 1 - at),
+            _ => (0, 0),
+        };
+        (1..=left).map(move |step| {
+            let nth = if self.backward { at - step } else { at + step };
+            self.batch.row(nth).key
+        })
+    }
+
     /// Steps to the next row; whether there is one.
     #[inline]
     pub fn next(

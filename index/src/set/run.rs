@@ -226,10 +226,7 @@ unsafe extern "C-unwind" fn begin(
             is_vague: false,
             rows: Rows {
                 width: width_of(rows.layout()),
-                ahead: match rows.store().io_concurrency() {
-                    0 => 0,
-                    blocks => blocks.max(AHEAD_MIN),
-                },
+                ahead: rows.store().io_concurrency().max(AHEAD_MIN),
                 table: rows,
                 snapshot: ServerSnapshot::from_pg((*estate).es_snapshot, table),
                 wanted: Keys::default(),
