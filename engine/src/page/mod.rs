@@ -182,6 +182,7 @@ impl Position<'_> {
     }
 
     /// Reads the encoded form.
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Option<Position<'_>> {
         match bytes.split_first()? {
             (0, key) => Some(Position {
@@ -321,6 +322,7 @@ impl<'p> Page<'p> {
         })
     }
 
+    #[inline]
     fn special_u8(self, at: usize) -> u8 {
         self.bytes[self.special_at() + at - LSN_BYTES]
     }
@@ -330,6 +332,7 @@ impl<'p> Page<'p> {
         u16_at(self.bytes, self.special_at() + at)
     }
 
+    #[inline]
     fn special_u32(self, at: usize) -> u32 {
         u32_at(self.bytes, self.special_at() + at)
     }
@@ -353,6 +356,7 @@ impl<'p> Page<'p> {
     }
 
     /// Height above the leaves.
+    #[inline]
     pub fn level(self) -> Level {
         Level(self.special_u8(special::LEVEL))
     }
@@ -370,11 +374,13 @@ impl<'p> Page<'p> {
     }
 
     /// The left sibling.
+    #[inline]
     pub fn left(self) -> BlockNumber {
         BlockNumber(self.special_u32(special::LEFT))
     }
 
     /// The right sibling.
+    #[inline]
     pub fn right(self) -> BlockNumber {
         BlockNumber(self.special_u32(special::RIGHT))
     }
@@ -384,6 +390,7 @@ impl<'p> Page<'p> {
         self.special_u32(special::GENERATION)
     }
 
+    #[inline]
     fn fence(self, offset: usize, length: usize) -> Option<Position<'p>> {
         let length = self.special_u16(length) as usize;
         if length == 0 {
@@ -395,12 +402,14 @@ impl<'p> Page<'p> {
 
     /// The lower fence: nothing on this page lies before it. `None` is minus
     /// infinity.
+    #[inline]
     pub fn low(self) -> Option<Position<'p>> {
         self.fence(special::LOW_OFFSET, special::LOW_LENGTH)
     }
 
     /// The upper fence: everything on this page lies before it. `None` is plus
     /// infinity.
+    #[inline]
     pub fn high(self) -> Option<Position<'p>> {
         self.fence(special::HIGH_OFFSET, special::HIGH_LENGTH)
     }
@@ -451,6 +460,7 @@ impl<'p> Page<'p> {
     }
 
     /// Whether a cell and its slot of so many bytes find room.
+    #[inline]
     pub fn fits(self, need: usize) -> bool {
         need <= self.upper() - self.lower()
             || need <= self.free() && need <= self.free_for_certain()
