@@ -10,7 +10,7 @@ use pg::row::Organization;
 use pg::store::{RelationFile, RelationStore, copy_files, create_storage};
 use pg::xact::{from_server, to_server};
 use pgrx::{pg_guard, pg_sys};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 thread_local! {
     /// The organization that [`replace`] wants for the storage it asks core to
@@ -119,6 +119,63 @@ pub unsafe extern "C-unwind" fn copy_data(relation: pg_sys::Relation, file: *con
     unsafe { copy_files(relation, &*file) }
 }
 
+/// How far CLUSTER or VACUUM FULL has come, as `pg_stat_progress_cluster` has it.
+struct Copied {
+    leaves: i64,
+    blocks: i64,
+}
+
+impl Copied {
+    /// # Safety
+    /// `old` is open, and `index` too or null.
+    unsafe fn begin(old: pg_sys::Relation, index: pg_sys::Relation) -> Copied {
+        // SAFETY: the caller's promise.
+        let (phase, index, blocks) = unsafe {
+            let blocks =
+                pg_sys::RelationGetNumberOfBlocksInFork(old, pg_sys::ForkNumber::MAIN_FORKNUM);
+            match index.as_ref() {
+                Some(index) => (
+                    pg_sys::PROGRESS_CLUSTER_PHASE_INDEX_SCAN_HEAP,
+                    index.rd_id.to_u32(),
+                    i64::from(blocks),
+                ),
+                None => (
+                    pg_sys::PROGRESS_CLUSTER_PHASE_SEQ_SCAN_HEAP,
+                    0,
+                    i64::from(blocks),
+                ),
+            }
+        };
+        report(pg_sys::PROGRESS_CLUSTER_PHASE, phase.into());
+        report(pg_sys::PROGRESS_CLUSTER_INDEX_RELID, index.into());
+        report(pg_sys::PROGRESS_CLUSTER_TOTAL_HEAP_BLKS, blocks);
+        Copied { leaves: 0, blocks }
+    }
+
+    /// A leaf was read, so many rows so far.
+    fn leaf(&mut self, rows: i64) {
+        self.leaves += 1;
+        report(pg_sys::PROGRESS_CLUSTER_HEAP_BLKS_SCANNED, self.leaves);
+        self.rows(rows);
+    }
+
+    fn rows(&self, rows: i64) {
+        report(pg_sys::PROGRESS_CLUSTER_HEAP_TUPLES_SCANNED, rows);
+        report(pg_sys::PROGRESS_CLUSTER_HEAP_TUPLES_WRITTEN, rows);
+    }
+
+    /// All is read: metapage, inner pages and unused ones count as well.
+    fn end(&self, rows: i64) {
+        report(pg_sys::PROGRESS_CLUSTER_HEAP_BLKS_SCANNED, self.blocks);
+        self.rows(rows);
+    }
+}
+
+fn report(what: u32, value: i64) {
+    // SAFETY: writes this backend's own entry.
+    unsafe { pg_sys::pgstat_progress_update_param(what as i32, value) }
+}
+
 /// The `relation_copy_for_cluster` callback (CLUSTER, VACUUM FULL). A table with
 /// a primary key is in its order already, so all that is to do is to write it
 /// anew, without what nobody needs any more; one of hidden row ids gets others,
@@ -147,6 +204,8 @@ pub unsafe extern "C-unwind" fn copy_for_cluster<A: TableAm>(
             replace(new, table.layout().organization().to_bytes());
         }
         pg_sys::RelationTruncate(new, 0);
+        let mut copied = Copied::begin(old, index);
+        let rows = Cell::new(0);
         let reordered = if index.is_null() {
             None
         } else if table.layout().is_row_id() {
@@ -161,13 +220,18 @@ pub unsafe extern "C-unwind" fn copy_for_cluster<A: TableAm>(
             table
                 .rebuild(
                     &RelationStore::new(new),
-                    |key, payload| crate::toast::carry_over(new, table.layout(), key, payload),
+                    |key, payload| {
+                        rows.set(rows.get() + 1);
+                        crate::toast::carry_over(new, table.layout(), key, payload)
+                    },
                     || {
                         pgrx::check_for_interrupts!();
+                        copied.leaf(rows.get());
                     },
                 )
                 .or_raise(new)
         });
+        copied.end(rebuilt.live as i64 + rebuilt.dead as i64);
         *xid_cutoff = to_server(A::frozen_limit(
             rebuilt.oldest_xid,
             from_server(oldest_xmin),

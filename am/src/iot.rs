@@ -1,7 +1,7 @@
 //! `iot`: a table kept in one B+tree, keyed by its primary key.
 
 use crate::table_am::TableAm;
-use engine::btree::{Bulk, Meta, Tree, check};
+use engine::btree::{Bulk, Cleared, Meta, Tree, check};
 use engine::mvcc::batch::Batch;
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::fetch::Keys;
@@ -252,6 +252,10 @@ impl TableAm for Iot {
 
     fn vacuum(&self, pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed> {
         self.0.with(|v| v.vacuum(pause))
+    }
+
+    fn clear_end(&self, moves_max: u32, go_on: impl FnMut() -> bool) -> Result<Cleared> {
+        self.0.with(|v| v.tree.clear_end(moves_max, go_on))
     }
 
     fn check(&self) -> Result<Vec<(BlockNumber, String)>> {

@@ -27,6 +27,7 @@ mod speculate;
 mod sweep;
 mod table_am;
 mod toast;
+mod truncate;
 mod unique;
 mod vacuum;
 mod wait;

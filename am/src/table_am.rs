@@ -1,6 +1,7 @@
 //! The trait that a storage engine implements to stand under SQL.
 
 use engine::Result;
+use engine::btree::Cleared;
 use engine::mvcc::batch::Batch;
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::fetch::Keys;
@@ -171,6 +172,10 @@ pub trait TableAm: Sized + 'static {
 
     /// Prunes, freezes and merges; `pause` is called with no lock held.
     fn vacuum(&self, pause: impl FnMut(&Vacuumed)) -> Result<Vacuumed>;
+
+    /// Finds out where the file can be cut off, with pages moved for it; nobody
+    /// else may be in the table ([`engine::btree::Tree::clear_end`]).
+    fn clear_end(&self, moves_max: u32, go_on: impl FnMut() -> bool) -> Result<Cleared>;
 
     /// The problems of the store, with the block of each.
     fn check(&self) -> Result<Vec<(BlockNumber, String)>>;

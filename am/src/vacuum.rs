@@ -4,6 +4,7 @@
 use crate::indexes;
 use crate::open::open_with;
 use crate::table_am::TableAm;
+use crate::truncate::{Usage, Wish, truncate};
 use engine::mvcc::vacuum::Vacuumed;
 use pg::error::OrRaise;
 use pg::store::RelationStore;
@@ -55,12 +56,9 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
         );
         let store = RelationStore::new(relation);
         store.publish_free_space();
-        let pages =
-            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
-        let is_verbose =
-            u32::from_ne_bytes((*params).options.to_ne_bytes()) & pg_sys::VACOPT_VERBOSE != 0;
-        let oldest_in_indexes = indexes::vacuum(relation, |index, done| {
-            if is_verbose {
+        let wish = Wish::of(relation, params);
+        let (oldest_in_indexes, stored) = indexes::vacuum(relation, |index, done| {
+            if wish.is_verbose() {
                 let name = std::ffi::CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr());
                 pgrx::info!(
                     "index \"{}\": {} leaves, {} versions removed, {} entries live, {} versions not removable yet, {} pages merged, {} unused pages offered",
@@ -78,6 +76,17 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
             (Some(a), Some(b)) => Some(if a.precedes(b) { a } else { b }),
             (a, b) => a.or(b),
         };
+        let blocks_of = |relation| {
+            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM)
+        };
+        let usages: Vec<_> = stored
+            .iter()
+            .map(|index| (index.oid, Usage::new(&index.done, index.blocks)))
+            .collect();
+        let usage = Usage::new(&done, blocks_of(relation));
+        truncate::<A>(relation, usage, &usages, wish);
+        indexes::publish(&stored);
+        let pages = blocks_of(relation);
         let limit = A::frozen_limit(oldest, from_server(cutoffs.oldest_xmin));
         server::update_relation_statistics(
             relation,
@@ -93,7 +102,7 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
             done.dead as i64,
         );
         pg_sys::pgstat_progress_end_command();
-        if is_verbose {
+        if wish.is_verbose() {
             pgrx::info!(
                 "vacuumed: {} leaves, {} versions removed, {} rows live, {} versions not removable yet, {} pages merged, {} unused pages offered",
                 done.leaves,

@@ -38,11 +38,13 @@ pub enum RecordKind {
     RowChange = 11,
     /// A root with one child replaced by that child.
     LowerRoot = 12,
+    /// A page moved to another block.
+    Relocate = 13,
 }
 
 impl RecordKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [RecordKind; 13] = [
+    pub const ALL: [RecordKind; 14] = [
         RecordKind::Create,
         RecordKind::Insert,
         RecordKind::Split,
@@ -56,6 +58,7 @@ impl RecordKind {
         RecordKind::Confirm,
         RecordKind::RowChange,
         RecordKind::LowerRoot,
+        RecordKind::Relocate,
     ];
 
     /// The kind with this number.
@@ -79,6 +82,7 @@ impl RecordKind {
             RecordKind::Confirm => "CONFIRM",
             RecordKind::RowChange => "ROW_CHANGE",
             RecordKind::LowerRoot => "LOWER_ROOT",
+            RecordKind::Relocate => "RELOCATE",
         }
     }
 }

@@ -48,6 +48,13 @@ pub trait PageStore: Predicates {
     /// How many blocks the relation has now.
     fn block_count(&self) -> Result<u32>;
 
+    /// Whether a block lies within the relation: asked of blocks that are
+    /// remembered from before the relation was locked, since when it may have
+    /// become shorter.
+    fn holds(&self, at: BlockNumber) -> Result<bool> {
+        Ok(at.0 < self.block_count()?)
+    }
+
     /// Pins and locks a page for reading.
     fn read(&self, at: BlockNumber) -> Result<Self::Shared<'_>>;
 

@@ -100,6 +100,13 @@ fn a_tree_that_grows_and_shrinks_survives_a_crash_at_every_record_boundary() {
             Step::Vacuum,
             fill(30, 30),
             Step::End(0, true),
+            // And all of the file, which then grows again.
+            Step::Shrink,
+            fill(0, 60),
+            Step::Clear(0, 3, 50),
+            Step::End(0, true),
+            Step::Shrink,
+            fill(5, 20),
         ] {
             history.step(&step);
             met.depth = met.depth.max(history.check().depth);
@@ -122,6 +129,7 @@ fn a_tree_that_grows_and_shrinks_survives_a_crash_at_every_record_boundary() {
         RecordKind::Merge,
         RecordKind::Lock,
         RecordKind::LowerRoot,
+        RecordKind::Relocate,
     ] {
         assert!(met.kinds.contains_key(kind.name()), "{kind:?}: {met:?}");
     }

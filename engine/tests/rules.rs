@@ -512,7 +512,7 @@ fn busy_history() -> History {
 fn records(store: &MemStore) -> Vec<Record> {
     let changes = store.entries().into_iter().filter_map(|entry| match entry {
         Entry::Change { record, .. } => Some(record),
-        Entry::End { .. } => None,
+        _ => None,
     });
     changes.collect()
 }

@@ -25,6 +25,12 @@ fn read_while_replaying(
     let standby = history.store.standby(choices(!seed));
     let from = Lsn(1 + choose(end.0 as usize) as u64);
     standby.replay_to(from).unwrap();
+    // A reader waits for the relation's lock.
+    let mut from = from;
+    while standby.is_locked() {
+        from = Lsn(from.0 + 1);
+        standby.replay_to(from).unwrap();
+    }
     let world = history.world.at(&history.store, from);
     let snapshot = world.snapshot();
     standby.begin_read(snapshot.xmin());

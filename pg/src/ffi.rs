@@ -41,6 +41,8 @@ unsafe extern "C-unwind" {
         buffer: *mut pg_sys::Buffer,
         block: *mut u32,
     ) -> *mut u8;
+    // Guarded.
+    pub(crate) fn rowref_holds(relation: pg_sys::Relation, block: u32) -> bool;
     pub(crate) fn rowref_expect(
         relation: pg_sys::Relation,
         fork: pg_sys::ForkNumber::Type,

@@ -32,6 +32,7 @@
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
+#include "storage/smgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -302,6 +303,21 @@ rowref_release(Buffer buffer)
 		HOLD_INTERRUPTS();
 	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
 	ReleaseBuffer(buffer);
+}
+
+/*
+ * Guarded.  Whether a block of the main fork is there.  The answer is kept
+ * where heaps keep the block they insert to: cutting the file off resets it in
+ * every session, before the relation's lock lets that session in again.
+ */
+bool
+rowref_holds(Relation rel, BlockNumber block)
+{
+	SMgrRelation smgr = RelationGetSmgr(rel);
+
+	if (smgr->smgr_targblock == InvalidBlockNumber || block >= smgr->smgr_targblock)
+		smgr->smgr_targblock = smgrnblocks(smgr, MAIN_FORKNUM);
+	return block < smgr->smgr_targblock;
 }
 
 /* ---- changes: store/README.md, "Commit" ---- */

@@ -62,3 +62,54 @@ fn a_running_vacuum_says_how_far_it_has_come() -> Result<()> {
     drop((client, observer));
     cluster.finish()
 }
+
+#[test]
+fn a_running_vacuum_full_says_how_far_it_has_come() -> Result<()> {
+    const ROWS: i64 = 300_000;
+    let cluster = Cluster::start(Options::test().set("autovacuum", "off"))?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute(&format!(
+        "create table t (k int primary key, pad text) using {};
+         insert into t select i, repeat('x', 100) from generate_series(1, {ROWS}) i",
+        access_method()
+    ))?;
+    let mut observer = cluster.connect("postgres")?;
+    std::thread::scope(|scope| -> Result<()> {
+        let vacuum = scope.spawn(|| client.batch_execute("vacuum full t"));
+        let mut seen = Vec::new();
+        while !vacuum.is_finished() {
+            for row in observer.query(
+                "select heap_blks_total, heap_blks_scanned, heap_tuples_written
+                 from pg_stat_progress_cluster
+                 where command = 'VACUUM FULL' and phase = 'seq scanning heap'
+                   and heap_blks_total > 0",
+                &[],
+            )? {
+                seen.push((
+                    row.get::<_, i64>(0),
+                    row.get::<_, i64>(1),
+                    row.get::<_, i64>(2),
+                ));
+            }
+        }
+        vacuum.join().expect("no panic")?;
+        ensure!(
+            seen.is_sorted_by_key(|(_, scanned, written)| (*scanned, *written)),
+            "it goes back: {seen:?}"
+        );
+        ensure!(
+            seen.iter().any(|(total, scanned, written)| 0 < *scanned
+                && scanned < total
+                && (1..ROWS).contains(written)),
+            "it was never seen half done: {seen:?}"
+        );
+        ensure!(
+            seen.iter()
+                .all(|(total, scanned, written)| scanned <= total && *written <= ROWS),
+            "more than all: {seen:?}"
+        );
+        Ok(())
+    })?;
+    drop((client, observer));
+    cluster.finish()
+}

@@ -16,5 +16,5 @@ mod validate;
 pub use facts::indexes_of;
 pub use maintain::{Replaced, changes_key, deleted, end_entries, taken_back, updated};
 pub use rebuild::rebuild;
-pub use vacuum::vacuum;
+pub use vacuum::{publish, vacuum};
 pub use validate::validate;

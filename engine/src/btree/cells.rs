@@ -6,6 +6,15 @@ use crate::page::cell::{Head, InnerCell};
 use crate::page::{Page, PageKind, Position};
 use crate::types::BlockNumber;
 
+/// The cells of a page as they are, for one `InsertRun` on another page of the
+/// same prefix.
+pub(super) fn raw_cells(page: Page<'_>) -> impl Iterator<Item = (bool, &[u8])> {
+    (0..page.slot_count()).map(move |slot| {
+        let slot = page.slot(slot);
+        (slot.key_below, page.cell_bytes(slot))
+    })
+}
+
 /// Encoded cells, for one `InsertRun`.
 #[derive(Default)]
 pub(super) struct Cells {

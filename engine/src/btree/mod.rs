@@ -18,8 +18,10 @@ mod merge;
 mod meta;
 mod plan;
 mod rank;
+mod relocate;
 mod run;
 pub mod search;
+mod shrink;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,7 @@ pub use measure::check_limits;
 pub use merge::Filling;
 pub use meta::{FORMAT_VERSION, MAGIC, Meta};
 pub use search::Target;
+pub use shrink::Cleared;
 
 /// Percent of a page that an ascending load and a bulk build fill.
 pub const FILL_PERCENT: usize = 90;
@@ -169,10 +172,12 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         self.fill.set(fill);
     }
 
-    /// As [`Tree::new`], with the root that an earlier [`Tree`] knew.
+    /// As [`Tree::new`], with the root that an earlier [`Tree`] knew. The file
+    /// may have become shorter since.
     pub fn with_root(store: &'t S, compare: &'t C, root: Option<(BlockNumber, Level)>) -> Self {
         let tree = Self::new(store, compare);
-        tree.root.set(root);
+        tree.root
+            .set(root.filter(|(block, _)| tree.is_within(*block)));
         tree
     }
 
@@ -185,6 +190,11 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         }
     }
 
+    /// Whether a remembered block can be read.
+    fn is_within(&self, block: BlockNumber) -> bool {
+        block.is_some() && self.store.holds(block) == Ok(true)
+    }
+
     /// Where this session last appended behind all other entries, to be handed
     /// to [`Tree::append_near`] of a later [`Tree`].
     pub fn known_rightmost(&self) -> Option<BlockNumber> {
@@ -194,14 +204,16 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// Says where an earlier [`Tree`] of this session last appended. It is
     /// verified, and forgotten by the first entry that goes elsewhere.
     pub fn append_near(&self, block: Option<BlockNumber>) {
-        self.rightmost.set(block);
+        self.rightmost
+            .set(block.filter(|block| self.is_within(*block)));
     }
 
     /// Says where the leaf that is asked for next was last seen. It is looked
     /// at first, and taken if its kind and fences say that it is still the one
-    /// (rules 23 and 31); the block must lie within the relation.
+    /// (rules 23 and 31). The file may have become shorter since.
     pub fn look_near(&self, block: BlockNumber) {
-        self.near.set(Some(block).filter(|block| block.is_some()));
+        self.near
+            .set(Some(block).filter(|block| self.is_within(*block)));
     }
 
     /// The root as far as this session knows it, to be handed to

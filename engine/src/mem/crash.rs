@@ -10,7 +10,7 @@
 
 use super::latch::Latch;
 use super::log::{Entry, Lsn};
-use super::store::{MemStore, Version, masked};
+use super::store::{MemStore, masked};
 use crate::error::{Error, Result};
 use crate::page::apply::{Scratch, apply};
 use crate::record::Change;
@@ -44,15 +44,9 @@ impl MemStore {
         };
         let crashed = MemStore::with(self.page_size(), true);
         let rebuilt = rebuilt_by_replay(&log.entries[log.checkpoint.0 as usize..]);
-        let latches = self.frames.read().clone();
-        let mut frames = Vec::with_capacity(latches.len());
-        for (at, latch) in latches.iter().enumerate() {
-            let frame = latch.read();
-            let possible: Vec<&Version> = frame
-                .history
-                .iter()
-                .filter(|version| version.needs <= flushed)
-                .collect();
+        let blocks = self.possible(flushed, &mut choose);
+        let mut frames = Vec::with_capacity(blocks.len());
+        for (at, possible) in blocks.iter().enumerate() {
             let mut bytes = possible[choose(possible.len())].bytes.to_vec();
             let may_tear = rebuilt.contains(&BlockNumber(at as u32));
             if may_tear && choose(4) == 0 {
@@ -96,6 +90,7 @@ impl MemStore {
     /// as the server does before it lets anybody in.
     pub fn redo(&self) -> Result<()> {
         self.redo_to(self.log_end())?;
+        self.demand_nothing_missing()?;
         self.checkpoint();
         Ok(())
     }
@@ -104,8 +99,12 @@ impl MemStore {
     /// then: another crash may follow.
     pub fn redo_to(&self, until: Lsn) -> Result<()> {
         let (first, end) = (self.checkpoint_at(), self.log_end());
+        self.missing.lock().clear();
         for lsn in (first.0 + 1..=until.min(end).0).map(Lsn) {
             let entry = self.log.lock().entry(lsn).clone();
+            if let Entry::Truncate(blocks) = entry {
+                self.cut(blocks, lsn);
+            }
             let Entry::Change { record, images } = entry else {
                 continue;
             };
@@ -118,6 +117,9 @@ impl MemStore {
 
     /// Carries out one block's change again, if the page lacks it.
     pub(super) fn replay(&self, lsn: Lsn, change: &Change, image: Option<&[u8]>) -> Result<()> {
+        if !change.init && image.is_none() && self.misses(change.block) {
+            return Ok(());
+        }
         self.extend_to(change.block);
         let latch = self.latch(change.block)?;
         let mut frame = latch.write();

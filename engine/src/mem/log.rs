@@ -22,6 +22,11 @@ pub enum Entry {
         /// Full-page images, one place for each change.
         images: Vec<Option<Box<[u8]>>>,
     },
+    /// From here on nobody else uses the relation, or they may again. (In the
+    /// server the lock is logged, and given up by the end of its transaction.)
+    Alone(bool),
+    /// The file is cut off before this block.
+    Truncate(u32),
     /// The end of a transaction and of its subtransactions.
     End {
         /// The transactions that ended together.

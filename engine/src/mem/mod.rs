@@ -14,6 +14,7 @@ pub mod log;
 pub mod standby;
 pub mod store;
 pub mod transactions;
+mod truncate;
 mod watched;
 
 pub use log::{Entry, Lsn};

@@ -42,6 +42,8 @@ pub struct Standby {
     /// The oldest transaction that the reader's snapshot takes for running.
     reader: Mutex<Option<Xid>>,
     cancelled: Mutex<bool>,
+    /// Whether the relation is locked against readers.
+    alone: Mutex<bool>,
     /// Pages that the reader holds.
     reading: Mutex<Vec<BlockNumber>>,
 }
@@ -93,6 +95,7 @@ impl MemStore {
             choose: Mutex::new(Box::new(choose)),
             reader: Mutex::new(None),
             cancelled: Mutex::new(false),
+            alone: Mutex::new(false),
             reading: Mutex::new(Vec::new()),
         }
     }
@@ -110,9 +113,15 @@ impl Standby {
         Ok(())
     }
 
+    /// Whether a reader would have to wait for the relation's lock.
+    pub fn is_locked(&self) -> bool {
+        *self.alone.lock()
+    }
+
     /// Announces a reader whose snapshot takes `oldest` and everything later
     /// for running; it has not been cancelled yet.
     pub fn begin_read(&self, oldest: Xid) {
+        assert!(!self.is_locked(), "a reader waits for the lock");
         *self.reader.lock() = Some(oldest);
         *self.cancelled.lock() = false;
     }
@@ -135,9 +144,23 @@ impl Standby {
             return Ok(false);
         };
         let lsn = Lsn(replay.next as u64 + 1);
-        let Entry::Change { record, .. } = entry else {
-            replay.next += 1;
-            return Ok(true);
+        let record = match entry {
+            Entry::Change { record, .. } => record,
+            other => {
+                match other {
+                    Entry::Alone(alone) => {
+                        *self.alone.lock() = *alone;
+                        // Those who use the relation end before that.
+                        if *alone && self.reader.lock().is_some() {
+                            *self.cancelled.lock() = true;
+                        }
+                    }
+                    Entry::Truncate(blocks) => self.store.cut(*blocks, lsn),
+                    _ => {}
+                }
+                replay.next += 1;
+                return Ok(true);
+            }
         };
         if replay.block == 0 {
             self.resolve_conflict(record.conflict_horizon);

@@ -1,6 +1,6 @@
 //! Latched pages and `commit`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::latch::{Latch, ReadGuard, WriteGuard, point};
 use super::log::{Entry, Log, Lsn};
+use super::truncate::Gone;
 use crate::error::{Error, Result};
 use crate::page::apply::{Scratch, apply};
 use crate::page::cell::{LeafCell, bit};
@@ -115,6 +116,10 @@ pub struct MemStore {
     /// What `recycle_stamp` answers, and what `allocate` compares with.
     recycling: Mutex<(u64, u64)>,
     images: Mutex<bool>,
+    /// Blocks cut off since the checkpoint.
+    pub(super) gone: Mutex<Vec<Gone>>,
+    /// Blocks that replay missed so far.
+    pub(super) missing: Mutex<BTreeSet<BlockNumber>>,
     pace: RwLock<Option<Pace>>,
 }
 
@@ -159,6 +164,8 @@ impl MemStore {
             offered: Mutex::new(VecDeque::new()),
             recycling: Mutex::new((0, 0)),
             images: Mutex::new(true),
+            gone: Mutex::new(Vec::new()),
+            missing: Mutex::new(BTreeSet::new()),
             pace: RwLock::new(None),
         }
     }
@@ -263,6 +270,7 @@ impl MemStore {
         let mut log = self.log.lock();
         log.checkpoint = log.end();
         log.flushed = log.end();
+        self.gone.lock().clear();
         for frame in &mut frames {
             frame.plain = frame.bytes.clone();
             frame.history.clear();

@@ -35,6 +35,13 @@ pub struct Vacuumed {
     pub oldest_xid: Option<Xid>,
 }
 
+impl Vacuumed {
+    /// Pages in use, the metapage included.
+    pub fn in_use(&self) -> u64 {
+        1 + self.leaves - self.merged + self.inner
+    }
+}
+
 /// The target that finds the leaf which begins at a position, or the first.
 pub(super) fn beginning(position: &Option<PositionBuf>) -> Target<'_> {
     position
@@ -52,7 +59,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     fn offer_unused(&self, total: &mut Vacuumed) -> Result<()> {
         let store = self.tree.store;
         let blocks = store.block_count()?;
-        let in_use = 1 + total.leaves - total.merged + total.inner;
+        let in_use = total.in_use();
         if u64::from(blocks) <= in_use + in_use / 20 + 4 {
             return Ok(());
         }

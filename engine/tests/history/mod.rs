@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::btree::check::{Report, check};
-use engine::btree::{Meta, Tree};
+use engine::btree::{Cleared, Meta, Tree};
 use engine::compare::{Bytewise, Compare};
 use engine::mem::{Lsn, MemStore, TestSession, TestSnapshot, TestTransactions};
 use engine::mvcc::batch::Batch;
@@ -43,6 +43,8 @@ pub enum Step {
     /// Ends the innermost (sub)transaction, well or not.
     End(u8, bool),
     Vacuum,
+    /// VACUUM once nobody uses the table, with the end of the file cut off.
+    Shrink,
     Checkpoint,
 }
 
@@ -67,6 +69,7 @@ pub fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> 
         1 => (session.clone(), 0..KEYS, 1u8..20).prop_map(|(s, k, n)| Step::Clear(s, k, n)),
         1 => (session, 0..KEYS, 1u8..20).prop_map(|(s, k, n)| Step::Sweep(s, k, n)),
         1 => prop::bool::weighted(0.2).prop_map(|yes| if yes { Step::Checkpoint } else { Step::Vacuum }),
+        1 => prop::bool::weighted(0.3).prop_map(|yes| if yes { Step::Shrink } else { Step::Vacuum }),
     ];
     prop::collection::vec(step, count)
 }
@@ -325,6 +328,11 @@ impl History {
             }
             Step::End(session, well) => self.end(usize::from(*session), *well),
             Step::Vacuum => self.vacuum(),
+            Step::Shrink => {
+                self.end_all(true);
+                self.vacuum();
+                self.shrink(u32::MAX);
+            }
             Step::Checkpoint => self.store.checkpoint(),
         }
     }
@@ -361,6 +369,20 @@ impl History {
             transactions: &self.world,
         };
         versioned.vacuum(|_| {}).unwrap();
+    }
+
+    /// Cuts off the end of the file, moving so many pages for it; nobody else
+    /// uses the table meanwhile.
+    pub fn shrink(&mut self, moves_max: u32) -> Cleared {
+        assert!(self.sessions.iter().all(|session| !session.is_open()));
+        self.store.set_alone(true);
+        let tree = Tree::new(&*self.store, &self.compare);
+        let cleared = tree.clear_end(moves_max, || true).unwrap();
+        if cleared.end < cleared.blocks {
+            self.store.truncate(cleared.end);
+        }
+        self.store.set_alone(false);
+        cleared
     }
 
     /// Ends whatever is open.

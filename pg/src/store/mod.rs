@@ -10,6 +10,7 @@ mod guard;
 mod hint;
 mod image;
 mod predicate;
+mod truncate;
 
 pub use crate::version::server::{RelationFile, copy_files, file_number, file_of, has_storage};
 pub(crate) use commit::{apply_in_scratch, with_scratch};
@@ -17,6 +18,7 @@ pub use create::create_storage;
 pub use guard::{ExclusivePage, SharedPage};
 pub use image::ImageStore;
 pub use predicate::{lock_relation, lose_pages};
+pub use truncate::Alone;
 
 use engine::record::Record;
 use engine::store::{Hint, PageStore};
@@ -144,6 +146,24 @@ impl PageStore for RelationStore {
     fn block_count(&self) -> Result<u32> {
         // SAFETY: the relation is open.
         Ok(unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.relation, self.fork) })
+    }
+
+    #[inline]
+    fn holds(&self, at: BlockNumber) -> Result<bool> {
+        if self.fork != pg_sys::ForkNumber::MAIN_FORKNUM {
+            return Ok(at.0 < self.block_count()?);
+        }
+        // SAFETY: the relation is open.
+        unsafe {
+            let storage = (*self.relation).rd_smgr;
+            if !storage.is_null() {
+                let known = (*storage).smgr_targblock;
+                if known != pg_sys::InvalidBlockNumber && at.0 < known {
+                    return Ok(true);
+                }
+            }
+            Ok(guarded(|| ffi::rowref_holds(self.relation, at.0)))
+        }
     }
 
     #[inline]

@@ -48,6 +48,7 @@ fn name(kind: RecordKind) -> &'static CStr {
         RecordKind::Confirm => c"CONFIRM",
         RecordKind::RowChange => c"ROW_CHANGE",
         RecordKind::LowerRoot => c"LOWER_ROOT",
+        RecordKind::Relocate => c"RELOCATE",
     }
 }
 

@@ -241,7 +241,7 @@ fn ascending_loads_log_little_more_than_the_rows() {
             crate::mem::Entry::Change { record, .. } => {
                 record.changes.iter().map(|change| change.ops.len()).sum()
             }
-            crate::mem::Entry::End { .. } => 0,
+            _ => 0,
         });
         bytes.sum()
     };
