@@ -10,7 +10,8 @@ use pg::error::OrRaise;
 use pg::wal::change::{self, Stored};
 use pgrx::pg_sys;
 
-/// A row was inserted.
+/// A row was inserted; with `keeps_values` as one of a batch whose values out of
+/// line were all stored before, and not the last of it.
 ///
 /// # Safety
 /// `relation` is open, and the row was stored in it by this transaction.
@@ -20,11 +21,12 @@ pub unsafe fn inserted<A: TableAm>(
     relation: pg_sys::Relation,
     key: &[u8],
     payload: &[u8],
+    keeps_values: bool,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         if change::is_wanted(relation) {
-            change::inserted(relation, stored(table, key, payload));
+            change::inserted(relation, stored(table, key, payload), keeps_values);
         }
     }
 }
@@ -44,7 +46,7 @@ pub unsafe fn confirmed<A: TableAm>(
         if change::is_wanted(relation) {
             let new = version_at_hand(table, relation, id, near);
             let row = new.row(0);
-            change::inserted(relation, stored(table, row.key, row.payload));
+            change::inserted(relation, stored(table, row.key, row.payload), false);
         }
     }
 }

@@ -140,7 +140,7 @@ pub unsafe extern "C-unwind" fn tuple_insert<A: TableAm>(
         let (mut key, mut payload) = row_room();
         encode(&table, relation, slot, &mut key, &mut payload);
         let written = insert_row(&table, relation, slot, writer, &key, &payload);
-        decoding::inserted(&table, relation, &key, &payload);
+        decoding::inserted(&table, relation, &key, &payload, false);
         name_row(relation, slot, writer, &key, written);
         count_inserts(relation, 1);
     }
@@ -216,12 +216,15 @@ pub unsafe extern "C-unwind" fn multi_insert<A: TableAm>(
         }
         let written = batch.insert(&table, relation, writer);
         let mut count = 0;
-        for (nth, (key, payload), place) in written {
+        let mut written = written.peekable();
+        while let Some((nth, (key, payload), place)) = written.next() {
             let Some(place) = place else {
                 unique::leave_to_index(relation, slots[nth]);
                 continue;
             };
-            decoding::inserted(&table, relation, key, payload);
+            // One that is not stored raises an error in the end.
+            let more = written.peek().is_some();
+            decoding::inserted(&table, relation, key, payload, more);
             name_row(relation, slots[nth], writer, key, place);
             count += 1;
         }

@@ -48,6 +48,11 @@ fn history(seed: u64) -> Vec<String> {
         });
     }
     statements.push("copy t from program 'seq -f \"%.0f\t1\tcopied\" 5001 5040'".into());
+    // Long values of several rows that are stored together.
+    statements.push(
+        r#"copy t from program $$for i in 6001 6002 6003; do printf '%s\t1\t%s\n' $i "$(seq -s , $i $((i + 2500)))"; done$$"#
+            .into(),
+    );
     statements.push("truncate t".into());
     statements
 }

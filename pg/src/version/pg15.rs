@@ -97,6 +97,7 @@ pub(crate) unsafe fn record_block(
 pub(crate) unsafe fn set_row_change(
     change: *mut pg_sys::ReorderBufferChange,
     file: RelationFile,
+    keeps_values: bool,
     old: *mut pg_sys::ReorderBufferTupleBuf,
     new: *mut pg_sys::ReorderBufferTupleBuf,
 ) {
@@ -104,8 +105,8 @@ pub(crate) unsafe fn set_row_change(
     unsafe {
         let row = &mut (*change).data.tp;
         row.relnode = file;
-        // The values out of line that came before belong to this row.
-        row.clear_toast_afterwards = true;
+        // Else the values out of line that came before are done with.
+        row.clear_toast_afterwards = !keeps_values;
         row.oldtuple = old;
         row.newtuple = new;
     }

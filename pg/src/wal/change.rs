@@ -39,6 +39,9 @@ pub(super) struct RowChange<'r> {
     /// Tablespace, database and file number of the table.
     pub file: [u32; 3],
     pub action: Action,
+    /// The values out of line that came before are those of rows that follow,
+    /// too: of a batch, all rows' values are stored before the first row is.
+    pub keeps_values: bool,
     /// The old row, or of it what identifies it; tuple bytes.
     pub old: Option<&'r [u8]>,
     /// The new row; tuple bytes.
@@ -46,8 +49,10 @@ pub(super) struct RowChange<'r> {
 }
 
 /// `[tablespace][database][file] u32, [action] u8, [old bytes] u32`, then the
-/// old tuple and the new one; no bytes stand for none.
+/// old tuple and the new one; no bytes stand for none. The action's highest bit
+/// is `keeps_values`.
 const HEADER_BYTES: usize = 3 * 4 + 1 + 4;
+const KEEPS_VALUES: u8 = 0x80;
 
 impl<'r> RowChange<'r> {
     pub fn encode(&self) -> Vec<u8> {
@@ -56,7 +61,8 @@ impl<'r> RowChange<'r> {
         for number in self.file {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.push(self.action as u8);
+        let flag = if self.keeps_values { KEEPS_VALUES } else { 0 };
+        bytes.push(self.action as u8 | flag);
         bytes.extend_from_slice(&(old.len() as u32).to_le_bytes());
         bytes.extend_from_slice(old);
         bytes.extend_from_slice(new);
@@ -73,7 +79,8 @@ impl<'r> RowChange<'r> {
         let some = |tuple: &'r [u8]| (!tuple.is_empty()).then_some(tuple);
         Some(RowChange {
             file: [word(0), word(4), word(8)],
-            action: Action::from_number(header[12])?,
+            action: Action::from_number(header[12] & !KEEPS_VALUES)?,
+            keeps_values: header[12] & KEEPS_VALUES != 0,
             old: some(old),
             new: some(new),
         })
@@ -104,17 +111,18 @@ pub struct Stored<'s> {
     pub payload: &'s [u8],
 }
 
-/// Tells of an insertion.
+/// Tells of an insertion. `keeps_values` says that values out of line which were
+/// stored before belong to rows told of next.
 ///
 /// # Safety
 /// `table` is open, [`is_wanted`], and the row was stored in it by this
 /// transaction.
-pub unsafe fn inserted(table: pg_sys::Relation, new: Stored<'_>) {
+pub unsafe fn inserted(table: pg_sys::Relation, new: Stored<'_>, keeps_values: bool) {
     // SAFETY: the caller's promise.
     unsafe {
         in_temporary_context(|| {
             let new = form(table, new);
-            log(table, Action::Insert, None, Some(new));
+            log(table, Action::Insert, keeps_values, None, Some(new));
         });
     }
 }
@@ -128,7 +136,7 @@ pub unsafe fn deleted(table: pg_sys::Relation, old: Stored<'_>) {
     unsafe {
         in_temporary_context(|| {
             let old = identity(table, form(table, old), None);
-            log(table, Action::Delete, old, None);
+            log(table, Action::Delete, false, old, None);
         });
     }
 }
@@ -143,7 +151,7 @@ pub unsafe fn updated(table: pg_sys::Relation, old: Stored<'_>, new: Stored<'_>)
         in_temporary_context(|| {
             let new = form(table, new);
             let old = identity(table, form(table, old), Some(new));
-            log(table, Action::Update, old, Some(new));
+            log(table, Action::Update, false, old, Some(new));
         });
     }
 }
@@ -273,6 +281,7 @@ unsafe fn flat(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> pg_sy
 unsafe fn log(
     table: pg_sys::Relation,
     action: Action,
+    keeps_values: bool,
     old: Option<pg_sys::HeapTuple>,
     new: Option<pg_sys::HeapTuple>,
 ) {
@@ -284,6 +293,7 @@ unsafe fn log(
         let change = RowChange {
             file: server::file_numbers(&server::file_of(table)),
             action,
+            keeps_values,
             old: old.map(bytes),
             new: new.map(bytes),
         }
@@ -315,6 +325,7 @@ mod tests {
             let change = RowChange {
                 file: [1663, 5, 70_000],
                 action,
+                keeps_values: action == Action::Insert,
                 old,
                 new,
             };
@@ -330,11 +341,12 @@ mod tests {
         let mut bytes = RowChange {
             file: [1, 2, 3],
             action: Action::Delete,
+            keeps_values: true,
             old: None,
             new: None,
         }
         .encode();
-        bytes[12] = 3;
+        bytes[12] |= 3;
         assert_eq!(RowChange::decode(&bytes), None);
     }
 }

@@ -76,7 +76,8 @@ pub(super) unsafe extern "C-unwind" fn decode(
         (*change).origin_id = origin;
         let old = tuple(reorder, told.old);
         let new = tuple(reorder, told.new);
-        server::set_row_change(change, server::file_from_numbers(told.file), old, new);
+        let file = server::file_from_numbers(told.file);
+        server::set_row_change(change, file, told.keeps_values, old, new);
         pg_sys::ReorderBufferQueueChange(reorder, xid, lsn, change, false);
     }
 }
