@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 
 use engine::mvcc::Writer;
+use engine::mvcc::batch::Batch;
 use engine::mvcc::index::{Admission, Uniqueness};
 use engine::page::cell::bit;
 use engine::{CommandId, Xid};
@@ -17,9 +18,10 @@ use pg::error::{self, OrRaise};
 use pg::handles;
 use pg::memory::in_temporary_context;
 use pg::needs_put::needs_put;
-use pg::open::OpenIndex;
+use pg::open::{OpenIndex, OpenStore};
 use pg::pending;
-use pg::xact::wait_for_inserter;
+use pg::row;
+use pg::xact::{DirtySnapshot, wait_for_inserter};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// One call of `aminsert`.
@@ -166,6 +168,7 @@ unsafe fn put_unique(
     // (rule 10).
     unsafe {
         let mut looked_again = false;
+        let mut missed_row = false;
         loop {
             let admission = index
                 .store()
@@ -183,7 +186,19 @@ unsafe fn put_unique(
             match admission {
                 Admission::Unique => return true,
                 Admission::Doubtful => return false,
-                Admission::Exists(_) => {
+                Admission::Exists(entry) => {
+                    let reference = index.layout().reference_of(&entry.key);
+                    let reference = reference.map_err(row::Error::from).or_raise(what.index);
+                    match row_behind(what.table, reference) {
+                        RowBehind::Held(by) => {
+                            let again = &mut looked_again;
+                            wait_for_inserter(what.table, by, false, again, what.handle);
+                            continue;
+                        }
+                        // Its entry has ended meanwhile.
+                        RowBehind::Gone if !std::mem::replace(&mut missed_row, true) => continue,
+                        RowBehind::Gone | RowBehind::Stands => {}
+                    }
                     let described =
                         pg_sys::BuildIndexValueDescription(what.index, what.values, what.isnull);
                     error::duplicate_key(what.table, what.index, described)
@@ -199,6 +214,47 @@ unsafe fn put_unique(
                     what.handle,
                 ),
             }
+        }
+    }
+}
+
+/// What stands behind an entry that is live.
+enum RowBehind {
+    /// A row that nobody is about to change.
+    Stands,
+    /// One that a running transaction has deleted, or changed in other columns
+    /// and may yet delete.
+    Held(Xid),
+    /// None.
+    Gone,
+}
+
+/// Looks at the row of an entry, before its columns are said to be taken. A row
+/// is deleted first and its entry ends a little later, with those of other rows
+/// perhaps; and whoever waits for an answer on heap waits for it here.
+///
+/// # Safety
+/// `table` is open, and no page is locked.
+unsafe fn row_behind(table: pg_sys::Relation, reference: &[u8]) -> RowBehind {
+    let mut dirty = pg_sys::SnapshotData {
+        snapshot_type: pg_sys::SnapshotType::SNAPSHOT_DIRTY,
+        ..Default::default()
+    };
+    // SAFETY: the caller's promise; the snapshot outlives its judge.
+    unsafe {
+        let rows = OpenStore::table(table);
+        let judge = DirtySnapshot::new(&raw mut dirty, table);
+        // A running update is no answer yet.
+        judge.look_beneath();
+        let mut row = Batch::default();
+        let is_there = rows
+            .with(|versions| versions.get(reference, &judge, &mut row))
+            .or_raise(table);
+        let found = judge.report();
+        match [found.deleter, found.inserter] {
+            _ if !is_there => RowBehind::Gone,
+            [Xid::NONE, Xid::NONE] => RowBehind::Stands,
+            [Xid::NONE, by] | [by, _] => RowBehind::Held(by),
         }
     }
 }

@@ -55,13 +55,13 @@ struct Merged {
 
 impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// Merges the leaf that contains the target into its right sibling: see
-    /// [`Tree::merge_pages`].
+    /// `merge_pages`.
     pub fn merge_right(&self, target: Target<'_>) -> Result<bool> {
         self.merge_pages(Level::LEAF, Goal::at(target))
     }
 
     /// Merges the inner page of a level that contains the target into its
-    /// right sibling: see [`Tree::merge_pages`].
+    /// right sibling: see `merge_pages`.
     pub fn merge_inner(&self, level: Level, target: Target<'_>) -> Result<bool> {
         assert!(level > Level::LEAF, "inner pages stand above the leaves");
         self.merge_pages(level, Goal::at(target))
