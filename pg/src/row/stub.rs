@@ -46,6 +46,7 @@ functions! {
     pfree
     pg_detoast_datum
     pg_detoast_datum_packed
+    toast_compress_datum
 }
 
 variables! {
