@@ -1,7 +1,7 @@
 //! Cutting off the end of a relation's file: the lock for it, and the cut.
 //! "Shrinking the file" in the engine's `btree/README.md` says why it may be.
 
-use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
+use pgrx::pg_sys;
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE;
 
@@ -74,7 +74,7 @@ impl Alone {
     /// and what other sessions remember of the file's length follow.
     pub fn cut(&self, blocks: pg_sys::BlockNumber) {
         // SAFETY: the relation is open, and locked exclusively.
-        unsafe { guarded(|| pg_sys::RelationTruncate(self.relation, blocks)) }
+        unsafe { pg_sys::RelationTruncate(self.relation, blocks) }
     }
 
     /// Lets others in again.
