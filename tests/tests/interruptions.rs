@@ -392,6 +392,12 @@ fn a_build_with_workers_that_is_cancelled_leaves_neither_processes_nor_files() -
             Some(&SqlState::QUERY_CANCELED),
             "{whom}: {error:?}"
         );
+        // The client is told of the error before the leader cleans up.
+        let told = Instant::now();
+        while told.elapsed() < Duration::from_secs(60) && helpers_and_files(&mut watcher)? != (0, 0)
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         assert_eq!(helpers_and_files(&mut watcher)?, (0, 0), "{whom}");
     }
     client.batch_execute("create or replace function slow(k int) returns int immutable parallel safe language sql as 'select k'; create index x on t (a, slow(k))")?;
