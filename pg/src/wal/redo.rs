@@ -121,7 +121,7 @@ unsafe fn replay(
             }
             let buffer = *buffer;
             let mut bytes = 0;
-            let ops = guarded(|| pg_sys::XLogRecGetBlockData(record, id, &mut bytes));
+            let ops = pg_sys::XLogRecGetBlockData(record, id, &mut bytes);
             let ops = if ops.is_null() {
                 &[][..]
             } else {
