@@ -17,3 +17,17 @@ pub unsafe extern "C-unwind" fn rowref_entries_worker(
     // SAFETY: the server's arguments, handed on.
     unsafe { pg::entries::work(segment, toc) }
 }
+
+/// Vacuums indexes of a table that is being vacuumed (`pg::vacuum`).
+///
+/// # Safety
+/// Called by the server, in a parallel worker.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn rowref_vacuum_worker(
+    segment: *mut pg_sys::dsm_segment,
+    toc: *mut pg_sys::shm_toc,
+) {
+    // SAFETY: the server's arguments, handed on.
+    unsafe { pg::vacuum::work(segment, toc) }
+}

@@ -6,8 +6,9 @@ use crate::open::open_with;
 use crate::table_am::TableAm;
 use crate::truncate::{Usage, Wish, truncate};
 use engine::mvcc::vacuum::Vacuumed;
-use pg::error::OrRaise;
+use pg::error::{OrRaise, keeping_context};
 use pg::store::RelationStore;
+use pg::vacuum::Indexes;
 use pg::version::server;
 use pg::xact::{from_server, to_server};
 use pgrx::{pg_guard, pg_sys};
@@ -29,55 +30,48 @@ pub unsafe extern "C-unwind" fn relation_vacuum<A: TableAm>(
         // Before the first leaf is looked at: what is older than this and
         // stays unfrozen is counted, what is newer need not be.
         let cutoffs = server::vacuum_cutoffs(relation, params);
-        let table = open_with::<A>(relation, strategy);
+        let wish = Wish::of(relation, params);
         let progress = |what: u32, value: i64| {
             pg_sys::pgstat_progress_update_param(what as i32, value);
         };
-        let blocks =
-            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
-        progress(
-            pg_sys::PROGRESS_VACUUM_PHASE,
-            pg_sys::PROGRESS_VACUUM_PHASE_SCAN_HEAP.into(),
-        );
-        progress(pg_sys::PROGRESS_VACUUM_TOTAL_HEAP_BLKS, blocks.into());
-        let done = table
-            .vacuum(|done: &Vacuumed| {
-                // Leaves, of which there are nearly as many as blocks.
-                progress(
-                    pg_sys::PROGRESS_VACUUM_HEAP_BLKS_SCANNED,
-                    done.leaves as i64,
-                );
-                pg_sys::vacuum_delay_point();
-            })
-            .or_raise(relation);
-        progress(
-            pg_sys::PROGRESS_VACUUM_PHASE,
-            pg_sys::PROGRESS_VACUUM_PHASE_FINAL_CLEANUP.into(),
-        );
-        let store = RelationStore::new(relation);
-        store.publish_free_space();
-        let wish = Wish::of(relation, params);
-        let (oldest_in_indexes, stored) = indexes::vacuum(relation, |index, done| {
-            if wish.is_verbose() {
-                let name = std::ffi::CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr());
-                pgrx::info!(
-                    "index \"{}\": {} leaves, {} versions removed, {} entries live, {} versions not removable yet, {} pages merged, {} unused pages offered",
-                    name.to_string_lossy(),
-                    done.leaves,
-                    done.removed,
-                    done.live,
-                    done.dead,
-                    done.merged + done.inner_merged,
-                    done.offered
-                );
-            }
+        let blocks_of = |relation| {
+            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM)
+        };
+        // What a worker raises says so in its context.
+        let (done, (oldest_in_indexes, stored)) = keeping_context(|| {
+            let others = Indexes::begin(relation, (*params).nworkers, wish.is_verbose());
+            let table = open_with::<A>(relation, strategy);
+            progress(
+                pg_sys::PROGRESS_VACUUM_PHASE,
+                pg_sys::PROGRESS_VACUUM_PHASE_SCAN_HEAP.into(),
+            );
+            progress(
+                pg_sys::PROGRESS_VACUUM_TOTAL_HEAP_BLKS,
+                blocks_of(relation).into(),
+            );
+            let done = table
+                .vacuum(|done: &Vacuumed| {
+                    // Leaves, of which there are nearly as many as blocks.
+                    progress(
+                        pg_sys::PROGRESS_VACUUM_HEAP_BLKS_SCANNED,
+                        done.leaves as i64,
+                    );
+                    pg_sys::vacuum_delay_point();
+                })
+                .or_raise(relation);
+            progress(
+                pg_sys::PROGRESS_VACUUM_PHASE,
+                pg_sys::PROGRESS_VACUUM_PHASE_FINAL_CLEANUP.into(),
+            );
+            RelationStore::new(relation).publish_free_space();
+            (done, others.vacuum())
         });
+        if wish.is_verbose() {
+            stored.iter().for_each(|index| indexes::tell(index));
+        }
         let oldest = match (done.oldest_xid, oldest_in_indexes) {
             (Some(a), Some(b)) => Some(if a.precedes(b) { a } else { b }),
             (a, b) => a.or(b),
-        };
-        let blocks_of = |relation| {
-            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM)
         };
         let usages: Vec<_> = stored
             .iter()

@@ -160,6 +160,48 @@ pub unsafe fn tell_entries_made_by_workers(
     ErrorReport::new(code, message, function_name!()).report(PgLogLevel::DEBUG1);
 }
 
+/// Tells the user of VACUUM VERBOSE how many workers it has.
+pub fn tell_vacuum_workers(launched: usize, planned: i32, verbose: bool) {
+    let plural = if launched == 1 { "" } else { "s" };
+    let message = format!(
+        "launched {launched} parallel vacuum worker{plural} for index vacuuming (planned: {planned})"
+    );
+    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+    let level = if verbose {
+        PgLogLevel::INFO
+    } else {
+        PgLogLevel::DEBUG2
+    };
+    ErrorReport::new(code, message, function_name!()).report(level);
+}
+
+/// Tells who asked for workers that a temporary table gets none, as core does.
+///
+/// # Safety
+/// `table` is open.
+pub unsafe fn warn_temporary_not_parallel(table: pg_sys::Relation) {
+    // SAFETY: the caller's promise.
+    let name = unsafe { name_of(table) };
+    let message = format!(
+        "disabling parallel option of vacuum on \"{name}\" --- cannot vacuum temporary tables in parallel"
+    );
+    let code = PgSqlErrorCode::ERRCODE_WARNING;
+    ErrorReport::new(code, message, function_name!()).report(PgLogLevel::WARNING);
+}
+
+/// An index that nobody has vacuumed although nobody failed: a bug of ours, and
+/// `relfrozenxid` would be wrong.
+pub fn index_not_vacuumed(index: pg_sys::Oid) -> ! {
+    raise(report(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        format!(
+            "parallel vacuum of index {} is not completed",
+            index.to_u32()
+        ),
+        "Use VACUUM (PARALLEL 0), and report this.",
+    ))
+}
+
 /// Refuses what is not there: `feature` reads as the subject of
 /// "… is not supported".
 pub fn unsupported(feature: &str, hint: &str) -> ! {

@@ -29,6 +29,7 @@ pub mod store;
 pub mod sweep;
 pub mod toast;
 pub mod unguarded;
+pub mod vacuum;
 pub mod version;
 pub mod wal;
 pub mod xact;

@@ -5,7 +5,7 @@
 //! columns that changed first (most updates end there), then by the old and the
 //! new entry. `facts` is what has to be known of the indexes for that, found
 //! once and kept. `rebuild` makes the indexes anew where the table's key changes, and
-//! `vacuum` goes through them. The argument is in the crate's README, section "Indexes".
+//! `vacuum` tells what VACUUM found of them. The argument is in the crate's README, section "Indexes".
 
 mod facts;
 mod maintain;
@@ -16,5 +16,5 @@ mod validate;
 pub use facts::indexes_of;
 pub use maintain::{Replaced, changes_key, deleted, end_entries, taken_back, updated};
 pub use rebuild::rebuild;
-pub use vacuum::{publish, vacuum};
+pub use vacuum::{publish, tell};
 pub use validate::validate;

@@ -361,3 +361,55 @@ pub unsafe fn update_index_statistics(index: pg_sys::Relation, entries: f64) {
         );
     }
 }
+
+/// What this process may be said to have used since a VACUUM slept last. It goes
+/// into the balance that it is about to share.
+pub fn vacuum_balance() -> u32 {
+    // SAFETY: a counter of this process.
+    u32::try_from(unsafe { pg_sys::VacuumCostBalance }).unwrap_or(0)
+}
+
+/// From now on the cost of this process's VACUUM goes to a balance that several
+/// share, so many of which are `active`.
+///
+/// # Safety
+/// Both live until [`keep_vacuum_balance`], or the end of the transaction.
+pub unsafe fn share_vacuum_balance(balance: *mut u32, active: *mut u32) {
+    // SAFETY: variables of this process; the server's atomic number is the
+    // number and nothing else, as Rust's is.
+    unsafe {
+        pg_sys::VacuumCostBalance = 0;
+        pg_sys::VacuumCostBalanceLocal = 0;
+        pg_sys::VacuumSharedCostBalance = balance.cast();
+        pg_sys::VacuumActiveNWorkers = active.cast();
+    }
+}
+
+/// From now on it goes to a balance of its own again, with what is left of the
+/// shared one.
+///
+/// # Safety
+/// After [`share_vacuum_balance`]; the others have ended.
+pub unsafe fn keep_vacuum_balance() {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let left = (*pg_sys::VacuumSharedCostBalance).value;
+        pg_sys::VacuumCostBalance = i32::try_from(left).unwrap_or(0);
+        pg_sys::VacuumSharedCostBalance = std::ptr::null_mut();
+        pg_sys::VacuumActiveNWorkers = std::ptr::null_mut();
+    }
+}
+
+/// Lets a worker's VACUUM cost what the settings say.
+///
+/// # Safety
+/// In a parallel worker that has taken over its leader's settings.
+pub unsafe fn begin_vacuum_in_worker() {
+    // SAFETY: variables of this process.
+    unsafe {
+        pg_sys::VacuumCostActive = pg_sys::VacuumCostDelay > 0.0;
+        pg_sys::VacuumPageHit = 0;
+        pg_sys::VacuumPageMiss = 0;
+        pg_sys::VacuumPageDirty = 0;
+    }
+}
