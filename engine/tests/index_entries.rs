@@ -466,7 +466,7 @@ fn rule_17_what_a_snapshot_sees_in_the_index_is_made_equal_to_the_table() {
         let (writer, key) = (writer(bench, by), key(0, row));
         bench
             .with(&bench.sessions[by], |v| {
-                v.put_index_entry(writer, &key, b"new", 0)
+                v.put_index_entry(writer, &key, b"old", 0)
             })
             .unwrap();
     };
@@ -550,6 +550,88 @@ fn rule_17_what_a_snapshot_sees_in_the_index_is_made_equal_to_the_table() {
     bench.vacuum();
     assert_eq!(check(&*bench.store, &bench.order).unwrap().problems, []);
     assert_eq!(seen(&bench), [1, 4, 5, 7, 8]);
+}
+
+/// Rule 17, where somebody who does not fill the index changes what the entry
+/// says beside its key, after somebody who does has put it.
+#[test]
+fn rule_17_an_entry_that_says_something_else_is_put_right_before_it_ends_or_by_the_builder() {
+    let mut bench = Bench::new(true);
+    let writer = |bench: &Bench, by: usize| Writer {
+        xid: bench.sessions[by].xid(),
+        cid: bench.sessions[by].cid(),
+    };
+    let head = |writer: Writer| Head {
+        flags: EntryKind::Put as u8,
+        xmin: writer.xid,
+        cid: writer.cid,
+        sequence: Sequence::FIRST,
+    };
+    for row in 1..=4 {
+        let (writer, key) = (writer(&bench, 0), key(0, row));
+        bench
+            .with(&bench.sessions[0], |v| {
+                v.put_index_entry(writer, &key, b"first", 0)
+            })
+            .unwrap();
+    }
+    bench.finish(0, true);
+    // Who knows nothing of the index makes it "then", and has ended.
+    let then = head(writer(&bench, 0));
+    bench.finish(0, true);
+    let end = |bench: &Bench, by: usize, row: u8| {
+        let (writer, key) = (writer(bench, by), key(0, row));
+        let before = Some(Before {
+            version: then,
+            body: b"then",
+        });
+        bench
+            .with(&bench.sessions[by], |v| {
+                v.end_index_entry(writer, &key, before)
+            })
+            .unwrap()
+    };
+    let snapshot = bench.world.snapshot();
+    // 2 ends, 3 ends and is put again, 4 ends by one who aborts.
+    assert!(end(&bench, 1, 2) && end(&bench, 1, 3) && end(&bench, 2, 4));
+    let by = writer(&bench, 1);
+    bench
+        .with(&bench.sessions[1], |v| {
+            v.put_index_entry(by, &key(0, 3), b"now", 0)
+        })
+        .unwrap();
+    let enter = |bench: &Bench, row: u8| {
+        bench
+            .with(&bench.world, |v| {
+                v.enter_missing_entry(&snapshot, then, &key(0, row), b"then")
+            })
+            .unwrap()
+    };
+    assert_eq!(enter(&bench, 1), Entered::Put);
+    for row in 1..=4 {
+        assert_eq!(enter(&bench, row), Entered::Stands, "row {row}");
+    }
+    let says = |bench: &Bench| -> Vec<(u8, String)> {
+        [&snapshot, &bench.world.snapshot()]
+            .into_iter()
+            .flat_map(|by| scan(&*bench.store, &bench.world, by, Direction::Forward).unwrap())
+            .map(|(key, body)| (key[3], String::from_utf8(body).unwrap()))
+            .collect()
+    };
+    let of = |rows: &[(u8, &str)]| -> Vec<(u8, String)> {
+        rows.iter()
+            .map(|(row, body)| (*row, body.to_string()))
+            .collect()
+    };
+    let then = [(1, "then"), (2, "then"), (3, "then"), (4, "then")];
+    assert_eq!(says(&bench), of(&[&then[..], &then].concat()));
+    bench.finish(1, true);
+    bench.finish(2, false);
+    let now = [(1, "then"), (3, "now"), (4, "then")];
+    assert_eq!(says(&bench), of(&[&then[..], &now].concat()));
+    bench.vacuum();
+    let rows = says(&bench);
+    assert_eq!(rows[rows.len() - 3..], of(&now));
 }
 
 /// One record and one lock serve as many entries as stand on one leaf.

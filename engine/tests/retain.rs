@@ -93,6 +93,7 @@ fn histories() -> impl Strategy<Value = (World, Vec<Head>, bool)> {
             prop::collection::vec(0usize..4, 1..4), // kinds
             0u8..4,                                 // the end: aborted in one of four cases
             any::<bool>(),                          // hinted
+            prop::bool::weighted(0.2),              // what it put first is everybody's
         ),
         1..6,
     );
@@ -108,7 +109,7 @@ fn histories() -> impl Strategy<Value = (World, Vec<Head>, bool)> {
             let mut entries = Vec::new();
             let mut sequence = 0;
             let last = runs.len() - 1;
-            for (nth, (kinds, end, hinted)) in runs.into_iter().enumerate() {
+            for (nth, (kinds, end, hinted, frozen)) in runs.into_iter().enumerate() {
                 let status = if nth == last && running {
                     XidStatus::InProgress
                 } else if end == 0 {
@@ -117,9 +118,14 @@ fn histories() -> impl Strategy<Value = (World, Vec<Head>, bool)> {
                     XidStatus::Committed
                 };
                 statuses.insert(xids[nth], status);
-                for kind in kinds {
+                for (place, kind) in kinds.into_iter().enumerate() {
                     sequence += 1;
                     let hint = match status {
+                        XidStatus::Committed
+                            if frozen && place == 0 && KINDS[kind] == EntryKind::Put =>
+                        {
+                            bit::FROZEN
+                        }
                         XidStatus::Committed if hinted => bit::COMMITTED,
                         XidStatus::Aborted if hinted => bit::ABORTED,
                         _ => 0,
@@ -301,6 +307,17 @@ fn rule_5_of_one_ended_transactions_versions_the_newest_stays() {
         fates_of(&world, &entries, true),
         (vec![Keep, Remove, Freeze], Xid(3))
     );
+}
+
+/// Rule 17: an entry that an unfinished index lacked is put as frozen by the one
+/// who ends it, and carries his xid where he had changed the row before.
+#[test]
+fn rule_5_a_frozen_version_stays_beneath_its_writers_newer_one() {
+    let entries = [version(Tombstone, 4, 2, 0), version(Put, 4, 1, bit::FROZEN)];
+    let somebody_reads = world(4, &[(4, Committed)]);
+    assert_eq!(fates_of(&somebody_reads, &entries, true).0, [Keep, Keep]);
+    let nobody_does = world(5, &[(4, Committed)]);
+    assert_eq!(fates_of(&nobody_does, &entries, true).0, [Remove, Remove]);
 }
 
 #[test]

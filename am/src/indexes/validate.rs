@@ -76,7 +76,9 @@ pub unsafe fn validate(
                 match order.compare(held.key, item.key) {
                     Ordering::Greater => break,
                     Ordering::Equal if held.payload == item.body => stands = true,
-                    _ => merge.end_stale(held.key),
+                    // It is put right where it is entered.
+                    Ordering::Equal => {}
+                    Ordering::Less => merge.end_stale(held.key),
                 }
                 has_more = merge.step(&mut ahead);
             }
@@ -160,7 +162,7 @@ impl Merge<'_> {
         count
     }
 
-    /// Puts an entry if it is missing; whether it was.
+    /// Puts an entry if it is missing, or says something else; whether it was so.
     fn enter(&self, entry: RunEntry<'_>) -> bool {
         let entered = self.open.store().with(|versions| {
             versions.enter_missing_entry(&self.snapshot, entry.head, entry.key, entry.body)
@@ -170,8 +172,8 @@ impl Merge<'_> {
             Entered::Stands => false,
             Entered::Put => true,
             Entered::Hindered => error::raise_with(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "an index could not be completed: a row changed in a way it cannot follow".into(),
+                PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED,
+                "an index could not be completed: an entry lacks its beginning".into(),
                 None,
                 Some("Drop the index, and create it again."),
             ),

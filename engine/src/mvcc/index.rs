@@ -69,6 +69,12 @@ struct Survey {
     is_decided: bool,
 }
 
+/// What is known of an entry, set against what it should say.
+struct Standing {
+    head: Head,
+    is_same: bool,
+}
+
 /// The number of an entry's newest version, if the entry is live.
 fn live(newer: &Newer) -> Option<Sequence> {
     match newer {
@@ -106,7 +112,9 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// one that is being built it is not; there `before` is the entry that the
     /// row had so far, and is put first, so that whoever does not see the
     /// tombstone finds it. It is put as frozen: the row may have had it for
-    /// longer than its last version (`settle`).
+    /// longer than its last version (`settle`). If a live entry says something
+    /// else than the row did, for somebody who does not fill the index has
+    /// changed the row, `before` goes on top of it, for whoever sees the entry.
     pub fn end_index_entry(
         &self,
         writer: Writer,
@@ -117,16 +125,25 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let chain = self.chain(&leaf, key, None)?;
         let live = live(&chain.newer);
         let next = chain.newest.map_or(Sequence::FIRST, Sequence::successor);
-        if live.is_none() {
-            let Some(before) = before else {
-                return Ok(false);
-            };
+        let due = match (live, before) {
+            (None, None) => return Ok(false),
+            (None, Some(before)) => Some((before.version, bit::FROZEN, before.body)),
+            (Some(_), Some(before)) => self
+                .standing(&leaf, key, before.body)?
+                .filter(|standing| !standing.is_same)
+                .map(|standing| {
+                    let frozen = standing.head.flags & bit::FROZEN;
+                    (standing.head, frozen, before.body)
+                }),
+            (Some(_), None) => None,
+        };
+        if let Some((version, flags, body)) = due {
             let head = Head {
-                flags: EntryKind::Put as u8 | bit::FROZEN,
+                flags: EntryKind::Put as u8 | flags,
                 sequence: next,
-                ..before.version
+                ..version
             };
-            self.put(leaf, chain, head, key, before.body, None)?;
+            self.put(leaf, chain, head, key, body, None)?;
             return self.end_index_entry(writer, key, None);
         }
         self.is_written(&leaf, key, live);
@@ -138,6 +155,26 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         };
         self.put(leaf, chain, head, key, &[], None)?;
         Ok(true)
+    }
+
+    /// The newest version of an entry that did not abort, and whether it says
+    /// the same as `body`.
+    fn standing(&self, leaf: &Leaf<'t, S>, key: &[u8], body: &[u8]) -> Result<Option<Standing>> {
+        let block = leaf.block(self.tree.store);
+        let page = Page::open(&leaf.guard, block)?;
+        let start = search::lower_bound(page, block, Target::Before(key), self.tree.compare)?;
+        let mut standing = None;
+        self.walk(leaf, start, key, |_, cell| {
+            if !cell.head.is_version() || self.version_status(cell.head) == XidStatus::Aborted {
+                return ControlFlow::Continue(());
+            }
+            standing = Some(Standing {
+                head: cell.head,
+                is_same: cell.body == body,
+            });
+            ControlFlow::Break(())
+        })?;
+        Ok(standing)
     }
 
     /// Removes the entry that a speculative insertion has put last, whose row is

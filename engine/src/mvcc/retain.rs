@@ -54,8 +54,14 @@ pub fn retain(
                 // Several versions of one ended transaction: nobody but it
                 // could ever tell the older ones apart (rule 5). But where a
                 // row ended and another began at the same key, a walk along
-                // the chain from an older version has to stop (rule 3).
-                Some(true) if superseder == head.xmin && head.kind() == EntryKind::Put => {
+                // the chain from an older version has to stop (rule 3). And a
+                // frozen version is everybody's, whoever wrote it: the entry
+                // that an index lacked when it was ended (`settle`).
+                Some(true)
+                    if superseder == head.xmin
+                        && head.kind() == EntryKind::Put
+                        && !head.has(bit::FROZEN) =>
+                {
                     Fate::Remove
                 }
                 Some(true) => {

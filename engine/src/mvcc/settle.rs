@@ -4,7 +4,7 @@
 //!
 //! Nobody older than the snapshot will ever use the index, and every writer that
 //! did not fill it has ended before the snapshot was taken. So of each entry's
-//! history only what the snapshot sees can be wrong, and only two things can be:
+//! history only what the snapshot sees can be wrong, and only three things can be:
 //!
 //! - *The entry is missing*: the row was written before the index was filled.
 //!   It is put on top. A version that the snapshot does not see cannot stand
@@ -18,6 +18,14 @@
 //! - *The entry is stale*: it was put, and the row then ended by a writer that
 //!   did not know of the index. There may be newer versions above it, so it is
 //!   made a tombstone where it stands.
+//! - *The entry says something else* beside its key: it was put, and such a
+//!   writer then changed the row. What is right goes on top, unless somebody
+//!   whom the snapshot does not see has ended or replaced the entry since: he
+//!   has put what is right before that, for whoever saw what was wrong
+//!   (`end_index_entry`). So nothing of a snapshot's has to go beneath what it
+//!   does not see.
+//!
+//! `index/README.md` has the whole argument, CONCURRENTLY.
 
 use std::ops::ControlFlow;
 
@@ -36,7 +44,7 @@ use crate::types::{Sequence, SlotNumber, Xid};
 /// What became of an entry that a row has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entered {
-    /// It was missing and is there now.
+    /// It was missing, or another, and is there now.
     Put,
     /// It was there.
     Stands,
@@ -48,13 +56,16 @@ pub enum Entered {
 /// What a snapshot sees of an entry.
 struct Seen {
     newest: Option<(Sequence, EntryKind)>,
+    /// Whether it says what it should, beside its key.
+    is_same: bool,
     /// Whether something newer is there that has not aborted.
     has_newer: bool,
 }
 
 impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// Puts the entry of a row, whose version `row` the snapshot sees in the
-    /// table, unless the snapshot sees it in the index already.
+    /// table, unless the snapshot sees it in the index already, or one that is
+    /// other in its body and that somebody else has made right.
     pub fn enter_missing_entry(
         &self,
         snapshot: &impl Snapshot,
@@ -63,8 +74,8 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         body: &[u8],
     ) -> Result<Entered> {
         let leaf = self.tree.leaf_exclusive(Target::Before(key))?;
-        let seen = self.seen_of(&leaf, snapshot, key)?;
-        if matches!(seen.newest, Some((_, EntryKind::Put))) {
+        let seen = self.seen_of(&leaf, snapshot, key, body)?;
+        if matches!(seen.newest, Some((_, EntryKind::Put))) && (seen.is_same || seen.has_newer) {
             return Ok(Entered::Stands);
         }
         if seen.has_newer {
@@ -103,7 +114,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     /// everybody.
     pub fn end_stale_entry(&self, snapshot: &impl Snapshot, key: &[u8]) -> Result<()> {
         let leaf = self.tree.leaf_exclusive(Target::Before(key))?;
-        let seen = self.seen_of(&leaf, snapshot, key)?;
+        let seen = self.seen_of(&leaf, snapshot, key, &[])?;
         drop(leaf);
         let Some((sequence, EntryKind::Put)) = seen.newest else {
             return Ok(());
@@ -149,9 +160,16 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     }
 
     /// What a snapshot sees of an entry, whose first leaf is locked.
-    fn seen_of(&self, leaf: &Leaf<'t, S>, snapshot: &impl Snapshot, key: &[u8]) -> Result<Seen> {
+    fn seen_of(
+        &self,
+        leaf: &Leaf<'t, S>,
+        snapshot: &impl Snapshot,
+        key: &[u8],
+        body: &[u8],
+    ) -> Result<Seen> {
         let mut seen = Seen {
             newest: None,
+            is_same: false,
             has_newer: false,
         };
         let block = leaf.block(self.tree.store);
@@ -165,6 +183,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             match snapshot.judge(head).sight {
                 Sight::Seen => {
                     seen.newest = Some((head.sequence, head.kind()));
+                    seen.is_same = cell.body == body;
                     return ControlFlow::Break(());
                 }
                 Sight::TooNew => {
