@@ -147,6 +147,10 @@ read_buffer(Relation rel, ForkNumber fork, BlockNumber block,
 			count_use(buffer, strategy);
 			pgstat_count_buffer_read(rel);
 			pgstat_count_buffer_hit(rel);
+			/* ReadRecentBuffer leaves this out too: what VACUUM sleeps for. */
+			VacuumPageHit++;
+			if (VacuumCostActive)
+				VacuumCostBalance += VacuumCostPageHit;
 			remember_buffer(rel, block, buffer);
 			return buffer;
 		}

@@ -18,7 +18,13 @@ fn a_running_vacuum_says_how_far_it_has_come() -> Result<()> {
     let mut observer = cluster.connect("postgres")?;
     std::thread::scope(|scope| -> Result<()> {
         let vacuum = scope.spawn(|| {
-            client.batch_execute("set vacuum_cost_delay = 10; set vacuum_cost_limit = 200")?;
+            // A page costs the same whether it was dirty before or not, and
+            // twenty of them ten milliseconds.
+            client.batch_execute(
+                "set vacuum_cost_delay = 10; set vacuum_cost_limit = 20;
+                 set vacuum_cost_page_hit = 1; set vacuum_cost_page_miss = 1;
+                 set vacuum_cost_page_dirty = 1",
+            )?;
             client.batch_execute("vacuum t")
         });
         let start = Instant::now();
