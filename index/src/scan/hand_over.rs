@@ -42,7 +42,7 @@ pub unsafe fn hand_over(
         // may come back for the row by it.
         let relation = (*source.relation()).rd_id;
         (*descriptor).xs_heaptid = handles::lease(relation, row.key, row.head, BlockNumber(block));
-        (*descriptor).xs_itup = writer.write(descriptor, source, row, work);
+        writer.write(descriptor, source, row, work);
         fetch.put_visible();
     }
 }
@@ -81,7 +81,7 @@ unsafe fn hand_entry_over(
             }
             return;
         }
-        (*descriptor).xs_itup = writer.write(descriptor, source, row, work);
+        writer.write(descriptor, source, row, work);
         if handles::needed() {
             // The tid that a cursor comes back by names a version of the row,
             // which is the table's to find.
@@ -106,8 +106,9 @@ struct Target {
 /// Makes index tuples in room that it uses again.
 ///
 /// It does what `index_form_tuple` does, without an allocation and without
-/// looking each column up again; a value that is compressed or out of line is
-/// left to that function.
+/// looking each column up again. What such a tuple cannot hold goes out as a
+/// heap tuple, which core takes from index scans as well: more than 8,191 bytes,
+/// and values that are compressed or out of line.
 ///
 /// Where every column is a word that the key gives back, all tuples without
 /// nulls have one shape, and words go from key to tuple without being datums on
@@ -131,6 +132,8 @@ pub struct TupleWriter {
     nulls: Vec<bool>,
     arena: Vec<u64>,
     tuple: Vec<u64>,
+    /// Of heap tuples; in the context of the descriptor's state.
+    heap_shape: Option<pg_sys::TupleDesc>,
 }
 
 /// A tuple's header: six bytes of tid, two of size and flags.
@@ -138,6 +141,8 @@ const HEADER_BYTES: usize = 8;
 /// What a tuple with nulls has behind the header: a bit for each column an
 /// index can have, and padding.
 const NULLS_BYTES: usize = 8;
+/// `attlen` of a C string, which is what indexes keep of a name.
+const C_STRING: i16 = -2;
 /// `INDEX_SIZE_MASK`, `INDEX_VAR_MASK` and `INDEX_NULL_MASK`.
 const SIZE_MASK: usize = 0x1FFF;
 const VARIABLE_BIT: u16 = 0x4000;
@@ -146,6 +151,8 @@ const _: () = assert!(pg_sys::INDEX_MAX_KEYS as usize <= NULLS_BYTES * 8);
 const ALIGN_MAX: usize = 8;
 
 impl TupleWriter {
+    /// Gives the row out, as one kind of tuple or the other.
+    ///
     /// # Safety
     /// As [`hand_over`].
     unsafe fn write(
@@ -154,19 +161,43 @@ impl TupleWriter {
         source: &Source,
         row: Row<'_>,
         work: pg_sys::MemoryContext,
-    ) -> pg_sys::IndexTuple {
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // Core prefers a heap tuple, should there be both.
+            (*descriptor).xs_hitup = std::ptr::null_mut();
+            if self.try_write(descriptor, source, row) {
+                (*descriptor).xs_itup = self.tuple.as_mut_ptr().cast();
+                return;
+            }
+            let shape = self.heap_shape((*descriptor).xs_itupdesc, work);
+            (*descriptor).xs_hitupdesc = shape;
+            (*descriptor).xs_hitup = super::in_context(work, || self.form_heap_tuple(shape));
+        }
+    }
+
+    /// Makes an index tuple in `tuple`; `false` if it takes a heap tuple. Then
+    /// the columns' values are at hand.
+    ///
+    /// # Safety
+    /// As [`hand_over`].
+    unsafe fn try_write(
+        &mut self,
+        descriptor: pg_sys::IndexScanDesc,
+        source: &Source,
+        row: Row<'_>,
+    ) -> bool {
         let layout = source.layout();
         // SAFETY: the descriptor's index is open; the row is the source's; the
         // vectors have room for as many columns as are read, and the arena for
         // whatever a key of this length needs.
         unsafe {
-            let shape = (*descriptor).xs_itupdesc;
             if self.targets.is_empty() {
-                self.learn(shape, source);
+                self.learn((*descriptor).xs_itupdesc, source);
             }
             if self.words.is_some() && self.fill_words(layout, row.key).or_raise(source.relation())
             {
-                return self.tuple.as_mut_ptr().cast();
+                return true;
             }
             self.arena
                 .resize(layout.arena_bytes(row.key).div_ceil(8), 0);
@@ -188,23 +219,65 @@ impl TupleWriter {
                 )
             });
             read.or_raise(source.relation());
-            if self.form() {
-                return self.tuple.as_mut_ptr().cast();
-            }
-            let mut values: Vec<_> = self
-                .targets
-                .iter()
-                .map(|t| self.values[t.attribute])
-                .collect();
-            let mut nulls: Vec<_> = self
-                .targets
-                .iter()
-                .map(|t| self.nulls[t.attribute])
-                .collect();
-            super::in_context(work, || {
-                pg_sys::index_form_tuple(shape, values.as_mut_ptr(), nulls.as_mut_ptr())
-            })
+            self.form()
         }
+    }
+
+    /// A heap tuple of the values at hand, in the current memory context.
+    ///
+    /// # Safety
+    /// They are of the last row read; `shape` is [`TupleWriter::heap_shape`].
+    unsafe fn form_heap_tuple(&self, shape: pg_sys::TupleDesc) -> pg_sys::HeapTuple {
+        // SAFETY: the caller's promise; a name has room for all that is copied.
+        unsafe {
+            let mut nulls: Vec<_> = (self.targets.iter())
+                .map(|target| self.nulls[target.attribute])
+                .collect();
+            let mut values: Vec<_> = (self.targets.iter().zip(&nulls))
+                .map(|(target, is_null)| {
+                    let value = self.values[target.attribute];
+                    if *is_null || target.length != C_STRING {
+                        return value;
+                    }
+                    let name = pg_sys::palloc0(size_of::<pg_sys::NameData>());
+                    pg_sys::namestrcpy(name.cast(), value.cast_mut_ptr());
+                    pg_sys::Datum::from(name)
+                })
+                .collect();
+            pg_sys::heap_form_tuple(shape, values.as_mut_ptr(), nulls.as_mut_ptr())
+        }
+    }
+
+    /// How a heap tuple is made of what `shape` describes: the executor reads it
+    /// by its own types, where a name is no C string. It lives as long as the
+    /// context above `work`, which has the state of the scan.
+    ///
+    /// # Safety
+    /// `shape` is the descriptor of the scan's index tuples.
+    unsafe fn heap_shape(
+        &mut self,
+        shape: pg_sys::TupleDesc,
+        work: pg_sys::MemoryContext,
+    ) -> pg_sys::TupleDesc {
+        if let Some(known) = self.heap_shape {
+            return known;
+        }
+        // SAFETY: the caller's promise; the numbers are the descriptor's.
+        let made = unsafe {
+            super::within((*work).parent, || {
+                let copy = pg_sys::CreateTupleDescCopy(shape);
+                for (nth, target) in self.targets.iter().enumerate() {
+                    if target.length == C_STRING {
+                        let nth = nth as pg_sys::AttrNumber + 1;
+                        let name = pg_sys::NAMEOID;
+                        pg_sys::TupleDescInitEntry(copy, nth, std::ptr::null(), name, -1, 0);
+                    }
+                }
+                copy
+            })
+        };
+        self.heap_shape = Some(made);
+        made
     }
 
     /// Whether nobody has said yet which columns a tuple has.
