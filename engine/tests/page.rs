@@ -8,7 +8,7 @@ use engine::mem::MemStore;
 use engine::page::apply::{Scratch, apply};
 use engine::page::cell::{EntryKind, Head, InnerCell, bit};
 use engine::page::check::check;
-use engine::page::op::{Fence, Format, Ops};
+use engine::page::op::{Fence, Format, Ops, Tombstone};
 use engine::page::{Page, PageKind, PositionBuf, SLOT_BYTES, flag, head_of};
 use engine::store::LSN_BYTES;
 use engine::{BlockNumber, CommandId, Level, Sequence, SlotNumber, Xid};
@@ -75,6 +75,10 @@ enum Wish {
     Confirm {
         nth: usize,
     },
+    End {
+        rows: u64,
+        cid: u32,
+    },
     Cut {
         keep: usize,
         prefix: usize,
@@ -101,6 +105,7 @@ fn wishes() -> impl Strategy<Value = Wish> {
         2 => (any::<usize>(), body()).prop_map(|(slot, body)| Wish::Replace { slot, body }),
         2 => (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(a, b, freeze)| Wish::Prune { remove: a & b, freeze }),
         2 => any::<usize>().prop_map(|nth| Wish::Confirm { nth }),
+        3 => (any::<u64>(), 0u32..400).prop_map(|(rows, cid)| Wish::End { rows, cid }),
         1 => (any::<usize>(), any::<usize>(), any::<bool>()).prop_map(|(keep, prefix, with_sequence)| Wish::Cut { keep, prefix, with_sequence }),
         1 => (any::<u32>(), any::<u32>(), any::<usize>()).prop_map(|(low, high, prefix)| Wish::Fences { low, high, prefix }),
         1 => any::<bool>().prop_map(|set| Wish::Flags { set }),
@@ -369,6 +374,37 @@ impl Model {
                 let slot = *slots.get(nth % slots.len().max(1))?;
                 self.entries[slot].head.flags &= !bit::SPECULATIVE;
                 Some((Ops::new().confirm(SlotNumber(slot as u16)), 0))
+            }
+            Wish::End { rows, cid } => {
+                // The newest version of a key ends, if it is a row.
+                let is_row = |nth: usize| {
+                    let entry = &self.entries[nth];
+                    entry.head.kind() == EntryKind::Put
+                        && (nth == 0 || self.entries[nth - 1].key != entry.key)
+                };
+                let chosen: Vec<usize> = (0..self.entries.len())
+                    .filter(|nth| self.leaf && rows >> (nth % 64) & 1 == 1 && is_row(*nth))
+                    .collect();
+                if chosen.is_empty() {
+                    return None;
+                }
+                let tombstone = Tombstone {
+                    flags: EntryKind::Tombstone as u8 | bit::KEYS_UPDATED,
+                    xmin: Xid(12),
+                    cid: CommandId(*cid),
+                };
+                let slots: Vec<_> = chosen.iter().map(|nth| SlotNumber(*nth as u16)).collect();
+                let mut need = 0;
+                for nth in chosen.into_iter().rev() {
+                    let entry = Entry {
+                        key: self.entries[nth].key.clone(),
+                        head: tombstone.above(self.entries[nth].head.sequence).unwrap(),
+                        body: Vec::new(),
+                    };
+                    need += self.cell(&entry, false).len() + SLOT_BYTES;
+                    self.entries.insert(nth, entry);
+                }
+                Some((Ops::new().end(tombstone, &slots), need))
             }
             Wish::Cut {
                 keep,

@@ -105,6 +105,8 @@ unsafe fn end_late(
     // SAFETY: the caller's promise. Nothing that a key is made of is used once
     // it is there.
     unsafe {
+        // All columns in one go, instead of those of each index.
+        slot::columns_upto(row, facts.columns_end);
         in_temporary_context(|| {
             for of in &facts.indexes {
                 let Some(plain) = of.late(table) else {

@@ -256,6 +256,66 @@ pub(crate) fn lower_bound_near(
     probe.halve(page, block, (low, high), Ordering::is_lt)
 }
 
+/// The first entry of a key among the slots from `from` on, none before which is
+/// of it or behind it; `None` if there is none on this page. It is looked for
+/// `step` slots further on first, and from there by halves.
+///
+/// For keys that are looked up one after the other, most often as far from each
+/// other as the ones before: then that is two comparisons.
+pub(crate) fn find_near(
+    page: Page<'_>,
+    block: BlockNumber,
+    (from, step): (usize, usize),
+    key: &[u8],
+    compare: &impl Compare,
+) -> Result<Option<usize>> {
+    let count = page.slot_count();
+    if !page.has(flag::ORDERED) {
+        let at = lower_bound_near(page, block, from, Target::Before(key), compare)?;
+        return Ok((at < count && matches(page, at, block, key, compare)?).then_some(at));
+    }
+    let Some(rest) = key.strip_prefix(page.prefix()) else {
+        return Ok(None);
+    };
+    let wanted = head_of(rest);
+    let order = |slot: usize| {
+        let head = page.slot(slot).head;
+        Ok(if head == wanted {
+            page.suffix(slot, block)?.cmp(rest)
+        } else {
+            head.cmp(&wanted)
+        })
+    };
+    // The place is in low..=high, and of the key what lies at `high`, if `found`.
+    let (mut low, mut high, mut found) = (from, count, false);
+    let mut step = step;
+    while low + step < high {
+        let at = low + step;
+        match order(at)? {
+            Ordering::Less => {
+                low = at + 1;
+                step = 2 * step + 1;
+            }
+            of => {
+                (high, found) = (at, of.is_eq());
+                break;
+            }
+        }
+    }
+    // What lies right before an entry of the key is most often of another.
+    if found && (high == low || order(high - 1)?.is_lt()) {
+        return Ok(Some(high));
+    }
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        match order(middle)? {
+            Ordering::Less => low = middle + 1,
+            of => (high, found) = (middle, of.is_eq()),
+        }
+    }
+    Ok(found.then_some(high))
+}
+
 /// The slot of an inner page at which a downlink for this position belongs.
 pub(super) fn downlink_slot(
     page: Page<'_>,

@@ -1,16 +1,16 @@
 //! Ending many rows at once: one latch and one record for as many of them as
 //! stand on one leaf with nobody at them.
 
+use super::ends::Ends;
 use super::{Transactions, VersionId, Versioned, Writer, XidStatus};
 use crate::btree::{Target, search};
 use crate::compare::Compare;
 use crate::error::Result;
-use crate::page::cell::{EntryKind, Head, bit};
-use crate::page::op::Ops;
-use crate::page::{Page, SLOT_BYTES, flag};
+use crate::page::cell::EntryKind;
+use crate::page::{Page, flag};
 use crate::record::RecordKind;
 use crate::store::PageStore;
-use crate::types::{SlotNumber, Xid};
+use crate::types::Xid;
 
 impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// Puts tombstones on versions that were read, whose keys ascend, from the
@@ -43,9 +43,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             .filter(|high| high.sequence.is_some())
             .map(|high| high.key);
         let mut room = page.free_for_certain();
-        let mut ops = Ops::new();
-        // The cell of the last tombstone, which is most often that of the next.
-        let (mut cell, mut cell_of) = (Vec::new(), None);
+        let mut ends = Ends::default();
         let count = page.slot_count();
         let prefix = page.prefix();
         let ordered = page.has(flag::ORDERED);
@@ -77,7 +75,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 drift = slot.saturating_sub(number);
             }
             let version = page.leaf_cell(slot, block)?.head;
-            let need = Head::encoded_len_max(0, 0) + SLOT_BYTES;
+            let need = ends.bytes(writer, version.sequence);
             if version.kind() != EntryKind::Put
                 || version.sequence != row.sequence
                 || version.xmin != row.xmin
@@ -89,21 +87,8 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             }
             self.tree.store.key_written(row.key, Some(row.sequence));
             self.tree.store.key_cleared(row.key);
-            let sequence = version.sequence.successor();
-            if cell_of != Some(sequence) {
-                let head = Head {
-                    flags: EntryKind::Tombstone as u8 | bit::KEYS_UPDATED,
-                    xmin: writer.xid,
-                    cid: writer.cid,
-                    sequence,
-                };
-                cell.clear();
-                head.encode(None, &[], &mut cell);
-                cell_of = Some(sequence);
-            }
-            room -= cell.len() + SLOT_BYTES;
-            // Each tombstone before it has moved the slot on by one.
-            ops = ops.insert(SlotNumber((slot + done) as u16), true, &cell);
+            room -= need;
+            ends.push(writer, slot);
             done += 1;
             behind = slot + 1;
         }
@@ -111,6 +96,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             return Ok(0);
         }
         self.tree.store.leaf_written(block);
+        let mut ops = ends.ops();
         let settled = page.flags() & flag::ALL_FROZEN;
         if settled != 0 {
             ops = ops.flags(0, settled);

@@ -6,16 +6,16 @@
 //! index's; sorted, they share the way, the lock and the record. Whether a
 //! tombstone may be written later than its row's is the caller's to know.
 
+use super::ends::Ends;
 use super::{Transactions, Versioned, Writer, XidStatus};
 use crate::btree::{Target, search};
 use crate::compare::Compare;
 use crate::error::Result;
-use crate::page::cell::{EntryKind, Head, bit};
-use crate::page::op::Ops;
-use crate::page::{Page, SLOT_BYTES, flag};
+use crate::page::cell::EntryKind;
+use crate::page::{Page, flag};
 use crate::record::RecordKind;
 use crate::store::PageStore;
-use crate::types::{BlockNumber, SlotNumber, Xid};
+use crate::types::{BlockNumber, Xid};
 
 /// An entry to be ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +49,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             self.tree.store.interruptible();
             // Where many entries end, the next one often does on the next leaf.
             self.tree.look_near(right);
-            let (here, next) = self.end_on_leaf(ended, count, &ending)?;
+            let (here, next) = self.end_on_leaf(ended, count, right.is_some(), &ending)?;
             if here == 0 {
                 // Another writer's rest is in front of it, or the leaf is full:
                 // it takes a closer look.
@@ -68,33 +68,38 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
 
     /// Ends entries from the `from`th on, as far as they stand on one leaf, are
     /// the newest of their keys, and find room; how many, and the leaf to the
-    /// right.
+    /// right. `are_many` says that the next ones are expected there.
     fn end_on_leaf<'e>(
         &self,
         from: usize,
         count: usize,
+        are_many: bool,
         ending: &impl Fn(usize) -> Ending<'e>,
     ) -> Result<(usize, BlockNumber)> {
         let compare = self.tree.compare;
         let mut leaf = self.tree.leaf_exclusive(Target::Before(ending(from).key))?;
         let block = leaf.block(self.tree.store);
         let mut may_prune = true;
-        let mut cell = Vec::with_capacity(Head::encoded_len_max(0, 0));
         'again: loop {
             let page = Page::open(&leaf.guard, block)?;
             let right = page.right();
+            if are_many && right.is_some() {
+                self.tree.store.expect(right);
+            }
             let slots = page.slot_count();
             let mut room = page.free_for_certain();
-            let mut ops = Ops::new();
-            let (mut here, mut slot) = (0, 0);
+            let mut ends = Ends::default();
+            let (mut here, mut slot, mut gap) = (0, 0, slots / 2);
             while from + here < count && here < RECORD_MAX {
                 let Ending { writer, key } = ending(from + here);
-                let target = Target::Before(key);
-                let at = search::lower_bound_near(page, block, slot, target, compare)?;
-                // Behind the last slot it is on another leaf, or nowhere.
-                if at == slots || !search::matches(page, at, block, key, compare)? {
-                    break;
+                if are_many {
+                    self.tree.store.expect_more();
+                    self.tree.store.expect_more();
                 }
+                // Where it is not, it is on another leaf, or nowhere.
+                let Some(at) = search::find_near(page, block, (slot, gap), key, compare)? else {
+                    break;
+                };
                 let newest = page.leaf_cell(at, block)?.head;
                 let is_live = newest.kind() == EntryKind::Put
                     && matches!(
@@ -104,15 +109,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 if !is_live {
                     break;
                 }
-                let head = Head {
-                    flags: EntryKind::Tombstone as u8 | bit::KEYS_UPDATED,
-                    xmin: writer.xid,
-                    cid: writer.cid,
-                    sequence: newest.sequence.successor(),
-                };
-                cell.clear();
-                head.encode(None, &[], &mut cell);
-                let Some(rest) = room.checked_sub(cell.len() + SLOT_BYTES) else {
+                let Some(rest) = room.checked_sub(ends.bytes(writer, newest.sequence)) else {
                     if !std::mem::take(&mut may_prune) {
                         break;
                     }
@@ -122,11 +119,13 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 };
                 room = rest;
                 self.tree.store.key_written(key, Some(newest.sequence));
-                ops = ops.insert(SlotNumber((at + here) as u16), true, &cell);
+                ends.push(writer, at);
                 here += 1;
+                gap = at - slot;
                 slot = at + 1;
             }
             if here > 0 {
+                let mut ops = ends.ops();
                 if page.has(flag::ALL_FROZEN) {
                     ops = ops.flags(0, flag::ALL_FROZEN);
                 }

@@ -8,6 +8,7 @@ pub mod cursor;
 pub mod divide;
 pub mod end;
 pub mod end_entries;
+mod ends;
 pub mod entries;
 pub mod fetch;
 pub mod histories;

@@ -103,6 +103,32 @@ impl Head {
         out.extend_from_slice(body);
     }
 
+    /// As [`Head::encode`], of an entry without key and body: the bytes, and how
+    /// many they are.
+    #[inline]
+    pub fn encode_keyless(self) -> ([u8; 20], usize) {
+        let mut bytes = [0; 20];
+        bytes[0] = self.flags;
+        bytes[1..5].copy_from_slice(&self.xmin.0.to_le_bytes());
+        let mut at = 5;
+        let mut put = |mut value: u64| {
+            while value >= 0x80 {
+                bytes[at] = value as u8 | 0x80;
+                value >>= 7;
+                at += 1;
+            }
+            bytes[at] = value as u8;
+            at += 1;
+        };
+        if !self.has(bit::FROZEN) {
+            put(u64::from(self.cid.0));
+        }
+        if self.is_version() {
+            put(self.sequence.0);
+        }
+        (bytes, at)
+    }
+
     /// An upper bound of the bytes that [`Head::encode`] appends.
     pub fn encoded_len_max(suffix_len: usize, body_len: usize) -> usize {
         5 + 5 + 10 + 3 + suffix_len + body_len

@@ -4,8 +4,9 @@
 //! Operations are physical and local to their page (rule 27): they name slots
 //! and carry bytes, compare no keys and read no other page.
 
+use super::cell::Head;
 use super::{KEY_BELOW, PageKind, Position};
-use crate::types::{BlockNumber, Level, SlotNumber};
+use crate::types::{BlockNumber, CommandId, Level, Sequence, SlotNumber, Xid};
 
 /// A fence in an operation: `None` is infinity.
 pub type Fence<'a> = Option<Position<'a>>;
@@ -135,6 +136,38 @@ pub enum Op<'a> {
         /// When it may be used again.
         stamp: u64,
     },
+    /// Puts a tombstone on each of some rows: before its slot, with the number
+    /// after its own and without a key.
+    End {
+        /// What the tombstones have in common.
+        tombstone: Tombstone,
+        /// Slots of the rows, `u16` each, which ascend.
+        slots: &'a [u8],
+    },
+}
+
+/// What the tombstones of rows that end together have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The cells' first byte.
+    pub flags: u8,
+    /// Who ends the rows.
+    pub xmin: Xid,
+    /// By which command.
+    pub cid: CommandId,
+}
+
+impl Tombstone {
+    /// The entry that it is on top of a version with this number; `None` if
+    /// there is no greater one.
+    pub fn above(self, version: Sequence) -> Option<Head> {
+        Some(Head {
+            flags: self.flags,
+            xmin: self.xmin,
+            cid: self.cid,
+            sequence: Sequence(version.0.checked_add(1)?),
+        })
+    }
 }
 
 const FORMAT: u8 = 1;
@@ -150,6 +183,7 @@ const FLAGS: u8 = 10;
 const META: u8 = 11;
 const DELETE: u8 = 12;
 const CONFIRM: u8 = 13;
+const END: u8 = 14;
 
 /// Appends operations to the bytes of one block's change.
 #[derive(Default, Clone, Debug)]
@@ -300,12 +334,8 @@ impl Ops {
     #[must_use]
     pub fn prune(mut self, remove: &[SlotNumber], freeze: &[SlotNumber]) -> Ops {
         self.u8(PRUNE);
-        for list in [remove, freeze] {
-            self.u16(u16::try_from(list.len() * 2).expect("a page has few slots"));
-            for slot in list {
-                self.u16(slot.0);
-            }
-        }
+        self.slots(remove);
+        self.slots(freeze);
         self
     }
 
@@ -370,6 +400,23 @@ impl Ops {
         self.u8(DELETE);
         self.bytes.extend_from_slice(&stamp.to_le_bytes());
         self
+    }
+
+    /// Appends [`Op::End`]; the slots ascend.
+    #[must_use]
+    pub fn end(mut self, tombstone: Tombstone, slots: &[SlotNumber]) -> Ops {
+        self.u8(END);
+        self.u8(tombstone.flags);
+        self.u32(tombstone.xmin.0);
+        self.u32(tombstone.cid.0);
+        self.slots(slots);
+        self
+    }
+
+    fn slots(&mut self, list: &[SlotNumber]) {
+        self.u16(u16::try_from(list.len() * 2).expect("a page has few slots"));
+        let bytes = list.iter().flat_map(|slot| slot.0.to_le_bytes());
+        self.bytes.extend(bytes);
     }
 }
 
@@ -512,6 +559,14 @@ impl<'a> Reader<'a> {
                     stamp: u64::from_le_bytes(*stamp),
                 }
             }
+            END => Op::End {
+                tombstone: Tombstone {
+                    flags: self.u8()?,
+                    xmin: Xid(self.u32()?),
+                    cid: CommandId(self.u32()?),
+                },
+                slots: self.run().filter(|list| list.len().is_multiple_of(2))?,
+            },
             _ => return None,
         })
     }
@@ -533,7 +588,7 @@ impl<'a> Iterator for Reader<'a> {
 }
 
 /// The slot numbers in a list operand.
-pub fn slots(list: &[u8]) -> impl Iterator<Item = u16> + Clone + '_ {
+pub fn slots(list: &[u8]) -> impl DoubleEndedIterator<Item = u16> + ExactSizeIterator + Clone + '_ {
     list.as_chunks::<2>()
         .0
         .iter()

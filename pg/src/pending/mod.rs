@@ -25,8 +25,9 @@ use crate::xact::{
 };
 use endings::Endings;
 
-/// Memory that may be collected in all, however large `work_mem` is.
-const BYTES_MAX: usize = 32 << 20;
+/// Memory that may be collected in all, however large `work_mem` is, and however
+/// many indexes there are.
+const BYTES_MAX: usize = 64 << 20;
 
 /// Emptied collections that are kept.
 const SPARE_MAX: usize = 16;
@@ -131,7 +132,8 @@ pub unsafe fn collect(
         endings.bytes() - before
     };
     pending.bytes.set(pending.bytes.get() + bytes);
-    if pending.bytes.get() >= limit_bytes() || !known.endings.borrow().has_room() {
+    let indexes = pending.indexes.borrow().len();
+    if pending.bytes.get() >= limit_bytes(indexes) || !known.endings.borrow().has_room() {
         // SAFETY: the caller's promise.
         unsafe { settle_all() };
     }
@@ -143,10 +145,13 @@ fn subtransaction() -> u32 {
     unsafe { pg_sys::GetCurrentSubTransactionId() }
 }
 
-fn limit_bytes() -> usize {
+/// Each index's entries are sorted, and a sort may use `work_mem`, as each of a
+/// plan's may. What one index does not need is another's.
+fn limit_bytes(indexes: usize) -> usize {
     // SAFETY: a plain variable of this backend.
     let kilobytes = unsafe { pg_sys::work_mem };
-    (usize::try_from(kilobytes).unwrap_or(64) << 10).min(BYTES_MAX)
+    let each = usize::try_from(kilobytes).unwrap_or(64) << 10;
+    each.saturating_mul(indexes).min(BYTES_MAX)
 }
 
 /// Whether anything is collected.
