@@ -2,6 +2,10 @@
 //! are merged as they are read back. Runs of other processes, which they have
 //! left in files of theirs, are merged with them.
 
+mod failure;
+
+pub use failure::Failure;
+
 use std::cmp::Ordering;
 
 use engine::compare::Compare;

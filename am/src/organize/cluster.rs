@@ -11,36 +11,19 @@ use engine::compare::Compare;
 use engine::mvcc::histories::History;
 use engine::mvcc::rebuild::Rebuilt;
 use engine::page::cell::{EntryKind, Head};
-use pg::error::{self, OrRaise, spill_failed};
+use pg::error::{OrRaise, spill_failed};
 use pg::evaluate::{Evaluator, IndexValues};
 use pg::handles::TemporaryFile;
 use pg::memory::in_temporary_context;
 use pg::open::OpenIndex;
 use pg::row::{IndexLayout, TableLayout, row_id_key};
 use pg::slot;
-use pg::sort::{Item, Sorter};
+use pg::sort::{Failure, Item, Sorter};
 use pg::store::RelationStore;
 use pgrx::pg_sys;
 use std::rc::Rc;
 
 const WHAT: &str = "the rows of a table";
-
-enum Failure {
-    Engine(engine::Error),
-    Spill(std::io::Error),
-}
-
-impl From<engine::Error> for Failure {
-    fn from(error: engine::Error) -> Failure {
-        Failure::Engine(error)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        Failure::Spill(error)
-    }
-}
 
 /// Says where a row stands in the index.
 struct Places<'l> {
@@ -172,10 +155,8 @@ pub unsafe fn in_index_order<A: TableAm>(
             });
             Ok(rest?)
         });
-        match loaded {
+        match loaded.map_err(|failure| failure.raise_common(new, WHAT)) {
             Ok(()) => Some(rebuilt),
-            Err(Failure::Engine(error)) => error::raise_engine(new, error),
-            Err(Failure::Spill(error)) => spill_failed(WHAT, &error),
         }
     }
 }

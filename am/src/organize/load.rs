@@ -5,7 +5,6 @@ use crate::table_am::TableAm;
 use crate::unique;
 use engine::compare::Compare;
 use engine::mvcc::rekey::{Clash, Lives};
-use pg::error::{self, spill_failed};
 use pg::row::{self, TableLayout};
 use pg::sort::Item;
 use pg::store::RelationStore;
@@ -13,24 +12,12 @@ use pg::xact::ServerTransactions;
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-/// What can go wrong on the way from the sorter to a page.
-enum Failure {
-    Engine(engine::Error),
-    Spill(std::io::Error),
-    Clash(Clash, Vec<u8>),
-}
+/// What can go wrong on the way from the sorter to a page: the rows of a key
+/// clash, which comes with the key.
+type Failure = pg::sort::Failure<(Clash, Vec<u8>)>;
 
-impl From<engine::Error> for Failure {
-    fn from(error: engine::Error) -> Failure {
-        Failure::Engine(error)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        Failure::Spill(error)
-    }
-}
+/// What is sorted.
+const WHAT: &str = "the rows of a table";
 
 /// Puts the events of one key after the other together.
 struct Grouping<'t> {
@@ -75,7 +62,7 @@ impl<'t> Grouping<'t> {
             return Ok(());
         }
         let settled = self.lives.settle(self.transactions);
-        settled.map_err(|clash| Failure::Clash(clash, self.lives.key().to_vec()))?;
+        settled.map_err(|clash| Failure::Other((clash, self.lives.key().to_vec())))?;
         Ok(ended(&self.lives)?)
     }
 }
@@ -98,11 +85,10 @@ pub unsafe fn is_orderly(table: pg_sys::Relation, collected: &mut Collected<'_>)
         .sorter
         .each(|item| grouping.take(item, &mut nothing))
         .and_then(|()| grouping.end(&mut nothing));
-    match looked {
-        Ok(()) | Err(Failure::Clash(Clash::Duplicate(_), _)) => true,
-        Err(Failure::Clash(Clash::Overlap, _)) => false,
-        Err(Failure::Engine(error)) => unsafe { error::raise_engine(table, error) },
-        Err(Failure::Spill(error)) => spill_failed("the rows of a table", &error),
+    // SAFETY: the caller's promise.
+    match looked.map_err(|failure| unsafe { failure.raise_common(table, WHAT) }) {
+        Ok(()) | Err((Clash::Duplicate(_), _)) => true,
+        Err((Clash::Overlap, _)) => false,
     }
 }
 
@@ -140,14 +126,12 @@ pub unsafe fn fill<A: TableAm>(
                 .drain(|item| grouping.take(item, &mut add_all))?;
             grouping.end(&mut add_all)
         });
-        match filled {
+        match filled.map_err(|failure| failure.raise_common(table, WHAT)) {
             Ok(()) => {}
-            Err(Failure::Engine(error)) => error::raise_engine(table, error),
-            Err(Failure::Spill(error)) => spill_failed("the rows of a table", &error),
-            Err(Failure::Clash(Clash::Duplicate(payload), key)) => {
+            Err((Clash::Duplicate(payload), key)) => {
                 unique::duplicated(table, index, to, &key, &payload)
             }
-            Err(Failure::Clash(Clash::Overlap, _)) => {
+            Err((Clash::Overlap, _)) => {
                 unreachable!("what overlaps was collected without histories")
             }
         }

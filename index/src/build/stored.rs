@@ -13,7 +13,7 @@ use pg::error::{self, OrRaise};
 use pg::evaluate::IndexValues;
 use pg::open::OpenStore;
 use pg::row::{self, Arena, IndexLayout, Organization};
-use pg::sort::Item;
+use pg::sort::{Failure, Item};
 use pg::store::RelationStore;
 use pgrx::pg_sys;
 
@@ -108,10 +108,8 @@ unsafe fn lay(
                 Ok(())
             })
         });
-        match loaded {
+        match loaded.map_err(|failure| failure.raise_common(index, entries::WHAT)) {
             Ok(()) => {}
-            Err(Failure::Engine(error)) => error::raise_engine(index, error),
-            Err(Failure::Spill(error)) => entries::spill_failed(&error),
         }
         bulk.finish().or_raise(index);
         row::forget((*index).rd_id);
@@ -175,23 +173,6 @@ pub unsafe fn build_empty(index: pg_sys::Relation) {
             order.ordered(),
         )
         .or_raise(index);
-    }
-}
-
-enum Failure {
-    Engine(engine::Error),
-    Spill(std::io::Error),
-}
-
-impl From<engine::Error> for Failure {
-    fn from(error: engine::Error) -> Failure {
-        Failure::Engine(error)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        Failure::Spill(error)
     }
 }
 

@@ -172,7 +172,10 @@ fn is_divisible(blocks: u32) -> bool {
     blocks > BlockNumber::META.0 + 2
 }
 
+/// What is sorted here.
+pub const WHAT: &str = "the entries of an index";
+
 /// Reports that entries could not be sorted.
 pub fn spill_failed(error: &std::io::Error) -> ! {
-    error::spill_failed("the entries of an index", error)
+    error::spill_failed(WHAT, error)
 }
