@@ -15,7 +15,8 @@ use pg::slot;
 use pg::xact::wait_for_inserter;
 use pgrx::{pg_guard, pg_sys};
 
-/// Encodes the new row in a slot, and stores what is too long for it. A row
+/// Encodes the new row in a slot, whose version gets the flags, and stores what
+/// is too long for it. A row
 /// without a primary key gets a hidden id that nobody else has. Whoever does
 /// not insert the row after all has to take back what was stored
 /// ([`pg::toast::take_back`]).
@@ -26,13 +27,14 @@ pub unsafe fn encode<A: TableAm>(
     table: &A,
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
+    flags: u8,
     key: &mut Vec<u8>,
     payload: &mut Vec<u8>,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         if encode_as_is(table, relation, slot, key, payload) {
-            toast::shorten_new(table, relation, slot, key.len(), payload);
+            toast::shorten_new(table, relation, slot, flags, key.len(), payload);
         }
     }
 }
@@ -138,7 +140,7 @@ pub unsafe extern "C-unwind" fn tuple_insert<A: TableAm>(
         let table = open::<A>(relation);
         let writer = (writer(cid), flags_of(options));
         let (mut key, mut payload) = row_room();
-        encode(&table, relation, slot, &mut key, &mut payload);
+        encode(&table, relation, slot, writer.1, &mut key, &mut payload);
         let written = insert_row(&table, relation, slot, writer, &key, &payload);
         decoding::inserted(&table, relation, &key, &payload, false);
         name_row(relation, slot, writer, &key, written);
@@ -212,7 +214,7 @@ pub unsafe extern "C-unwind" fn multi_insert<A: TableAm>(
         let slots = std::slice::from_raw_parts(slots, nslots as usize);
         let mut batch = InsertBatch::default();
         for slot in slots {
-            batch.add(&table, relation, *slot);
+            batch.add(&table, relation, *slot, writer.1);
         }
         let written = batch.insert(&table, relation, writer);
         let mut count = 0;
@@ -261,13 +263,14 @@ impl InsertBatch {
         table: &A,
         relation: pg_sys::Relation,
         slot: *mut pg_sys::TupleTableSlot,
+        flags: u8,
     ) {
         self.key.clear();
         self.payload.clear();
         // SAFETY: the caller's promise.
         unsafe {
             let (key, payload) = (&mut self.key, &mut self.payload);
-            encode(table, relation, slot, key, payload);
+            encode(table, relation, slot, flags, key, payload);
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&self.key);

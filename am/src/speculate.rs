@@ -28,7 +28,7 @@ pub unsafe extern "C-unwind" fn insert_speculative<A: TableAm>(
         let table = open::<A>(relation);
         let writer = writer(cid);
         let (mut key, mut payload) = (Vec::new(), Vec::new());
-        encode(&table, relation, slot, &mut key, &mut payload);
+        encode(&table, relation, slot, 0, &mut key, &mut payload);
         conflict::announce(writer.xid, token);
         let inserted = patiently(relation, || {
             table.insert_speculative(writer, &key, &payload)

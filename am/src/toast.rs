@@ -5,6 +5,7 @@ use crate::table_am::TableAm;
 use engine::BlockNumber;
 use engine::mvcc::VersionId;
 use engine::mvcc::batch::Batch;
+use engine::page::cell::bit;
 use pg::error::OrRaise;
 use pg::memory::in_temporary_context;
 use pg::row::{Pointer, TableLayout, has_pointers};
@@ -14,7 +15,8 @@ use pgrx::pg_sys;
 use std::convert::Infallible;
 
 /// Shortens the row to be inserted that is in a slot. Nobody can be in the
-/// way of one that may fail: its values die with the transaction.
+/// way of one that may fail: its values die with the transaction. `flags` are
+/// those of its version; a frozen row's values are frozen.
 ///
 /// # Safety
 /// `slot` holds a row of `relation`'s type, and `relation` is `table`.
@@ -23,6 +25,7 @@ pub unsafe fn shorten_new<A: TableAm>(
     table: &A,
     relation: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
+    flags: u8,
     key_bytes: usize,
     payload: &mut Vec<u8>,
 ) {
@@ -34,6 +37,7 @@ pub unsafe fn shorten_new<A: TableAm>(
             isnull,
             key_bytes,
             old: &[],
+            is_frozen: flags & bit::FROZEN != 0,
         };
         let Ok(()) = shorten(relation, table.layout(), row, payload, || {
             Ok::<_, Infallible>(())
@@ -64,6 +68,7 @@ pub unsafe fn shorten_kept(
             isnull,
             key_bytes,
             old: &kept,
+            is_frozen: false,
         };
         let Ok(()) = shorten(relation, layout, row, payload, || Ok::<_, Infallible>(()));
     }
@@ -102,6 +107,7 @@ pub unsafe fn shorten_successor<A: TableAm, E>(
             isnull,
             key_bytes,
             old: &old,
+            is_frozen: false,
         };
         shorten(relation, table.layout(), row, payload, lock)
     }
@@ -209,6 +215,7 @@ pub unsafe fn carry_over(
             isnull: row.isnull(),
             key_bytes: key.len(),
             old: &[],
+            is_frozen: false,
         };
         let Ok(()) = shorten(new, layout, long, &mut carried, || Ok::<_, Infallible>(()));
         carried

@@ -119,6 +119,8 @@ pub struct LongRow<'r> {
     /// The pointers of the row that it supersedes, whose values it shares
     /// where it has the same pointer.
     pub old: &'r [Pointer],
+    /// Whether everybody sees the row at once, and so what is stored for it.
+    pub is_frozen: bool,
 }
 
 /// The payload of a row whose values were compressed and stored out of line
@@ -183,6 +185,11 @@ pub unsafe fn shorten<E>(
             longest_in_heap: (HEAP_ROW_BYTES_MAX - HEAD_BYTES)
                 .saturating_sub(if layout.is_row_id() { 0 } else { row.key_bytes }),
             may_store: false,
+            options: if row.is_frozen {
+                pg_sys::HEAP_INSERT_FROZEN as i32
+            } else {
+                0
+            },
         };
         let done = shortening.run(relation, &mut before_store);
         if done.is_ok() {
@@ -222,6 +229,8 @@ struct Shortening<'s> {
     longest_in_heap: usize,
     /// Whether the caller was asked.
     may_store: bool,
+    /// How chunks are inserted.
+    options: i32,
 }
 
 impl Shortening<'_> {
@@ -349,7 +358,7 @@ impl Shortening<'_> {
             self.may_store = true;
         }
         // SAFETY: the column was named by the helpers.
-        unsafe { guarded(|| toast_tuple_externalize(self.context, column as i32, 0)) };
+        unsafe { guarded(|| toast_tuple_externalize(self.context, column as i32, self.options)) };
         Ok(())
     }
 }
