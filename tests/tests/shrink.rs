@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use postgres::Client;
-use rowref_tests::{Cluster, Options, access_method, verify};
+use rowref_tests::{Cluster, Options, StopMode, access_method, verify};
 
 fn number(client: &mut Client, query: &str) -> Result<i64> {
     Ok(client.query_one(query, &[])?.get(0))
@@ -345,4 +345,110 @@ fn everybody_goes_on_while_files_shrink_and_grow_and_a_standby_follows() -> Resu
     drop((client, copy));
     standby.finish()?;
     cluster.finish()
+}
+
+/// All rows of a table by its index and without, and the sizes of both files.
+fn whole(client: &mut Client, table: &str) -> Result<(i64, String, String, i64, i64)> {
+    let query = format!(
+        "select count(*), md5(string_agg(x::text, ',' order by k)),
+                (select md5(string_agg(k || '/' || v, ',' order by v, k)) from {table} where v >= 0),
+                pg_relation_size('{table}'), pg_relation_size('{table}_v')
+         from {table} x"
+    );
+    let row = client.query_one(&query, &[])?;
+    Ok((row.get(0), row.get(1), row.get(2), row.get(3), row.get(4)))
+}
+
+#[test]
+fn a_primary_whose_files_shrank_after_it_went_astray_is_rewound() -> Result<()> {
+    let mut first = Cluster::start(
+        Options::test()
+            .set("wal_log_hints", "on")
+            .set("autovacuum", "off"),
+    )?;
+    let mut client = first.connect("postgres")?;
+    let tables = ["here", "there", "everywhere", "again"];
+    for table in tables {
+        each(
+            &mut client,
+            &[
+                &format!(
+                    "create table {table} (k int primary key, v bigint, pad text) using {}",
+                    access_method()
+                ),
+                &format!("create index {table}_v on {table} (v)"),
+                &format!(
+                    "insert into {table} select i, i % 1000, repeat('x', 100) from generate_series(1, 20000) i"
+                ),
+            ],
+        )?;
+    }
+    let mut second = first.standby(&[])?;
+    first.wait_for_replay(&second)?;
+    let mut other = second.connect("postgres")?;
+    other.batch_execute("select pg_promote()")?;
+    let before = whole(&mut client, "here")?;
+    let shrink = |client: &mut Client, table: &str| -> Result<()> {
+        each(
+            client,
+            &[
+                &format!("delete from {table} where k > 300"),
+                &format!("vacuum {table}"),
+            ],
+        )?;
+        let after = whole(client, table)?;
+        ensure!(
+            after.3 < before.3 / 4 && after.4 < before.4,
+            "{table}: {before:?} {after:?}"
+        );
+        Ok(())
+    };
+    // The ends that the old primary cuts off come back from the new one, and the
+    // other way round; where it cuts and writes anew, what was written goes.
+    for table in ["here", "everywhere", "again"] {
+        shrink(&mut client, table)?;
+    }
+    client.batch_execute(
+        "insert into again select i, i, repeat('y', 200) from generate_series(301, 12000) i",
+    )?;
+    for table in ["there", "everywhere"] {
+        shrink(&mut other, table)?;
+    }
+    other.batch_execute("update again set v = v + 1 where k % 100 = 0")?;
+    drop(client);
+    first.announce("terminating walreceiver");
+    second.announce("could not receive data from WAL stream");
+    first.stop(StopMode::Fast)?;
+    other.batch_execute("checkpoint")?;
+    first.rewind(&second)?;
+    first.start_server()?;
+    second.wait_for_replay(&first)?;
+    let mut rewound = first.connect("postgres")?;
+    for table in tables {
+        ensure!(
+            whole(&mut rewound, table)? == whole(&mut other, table)?,
+            "{table}"
+        );
+    }
+    assert_sound(&mut rewound)?;
+    // Life goes on where the files were cut, and is followed.
+    each(
+        &mut other,
+        &[
+            "insert into everywhere select i, i, repeat('z', 100) from generate_series(301, 9000) i",
+            "delete from again where k > 10",
+            "vacuum again",
+        ],
+    )?;
+    second.wait_for_replay(&first)?;
+    for table in tables {
+        ensure!(
+            whole(&mut rewound, table)? == whole(&mut other, table)?,
+            "{table}, later"
+        );
+    }
+    assert_sound(&mut rewound)?;
+    drop((rewound, other));
+    first.finish()?;
+    second.finish()
 }
