@@ -4,12 +4,13 @@
 //! the whole server or of one backend, or by an immediate stop, at a random
 //! moment. After the restart everything is compared with what the clients
 //! were told: every acknowledged transaction as a whole, the one in flight as
-//! a whole or not at all, sums over shared rows, and `rowref.verify` over
-//! every relation. The seed decides what each client does and when and how a
+//! a whole or not at all, sums over shared rows, a table that is redefined all
+//! the time, and `rowref.verify` over every relation. The seed decides what each client does and when and how a
 //! round ends.
 
 mod audit;
 mod client;
+mod define;
 mod model;
 mod schema;
 
@@ -23,6 +24,7 @@ use rowref_tests::{Cluster, Options, StopMode};
 
 use crate::prepare;
 use crate::table::thousands;
+use define::Defined;
 use model::Model;
 
 /// How long, which seed, how many clients.
@@ -79,6 +81,7 @@ struct Totals {
     backends: u64,
     stops: u64,
     commits: u64,
+    definitions: u64,
     rows: u64,
 }
 
@@ -125,12 +128,13 @@ pub fn run(am: &str, plan: &Plan) -> Result<bool> {
         Ok(()) => {
             cluster.finish()?;
             println!(
-                "crash: seed {seed}: {} rounds ({} servers and {} backends killed, {} stops), {} commits acknowledged, {} rows audited: nothing lost, everything sound",
+                "crash: seed {seed}: {} rounds ({} servers and {} backends killed, {} stops), {} commits and {} definitions acknowledged, {} rows audited: nothing lost, everything sound",
                 totals.rounds,
                 totals.servers,
                 totals.backends,
                 totals.stops,
                 thousands(totals.commits as f64),
+                thousands(totals.definitions as f64),
                 thousands(totals.rows as f64),
             );
             Ok(true)
@@ -159,6 +163,8 @@ fn rounds(
     totals: &mut Totals,
 ) -> Result<()> {
     schema::create(&mut cluster.connect("postgres")?, am)?;
+    define::create(&mut cluster.connect("postgres")?, am)?;
+    let mut defined = Defined::default();
     let mut models: Vec<Model> = (0..plan.clients).map(Model::new).collect();
     let end = Instant::now() + Duration::from_secs(plan.seconds);
     while Instant::now() < end {
@@ -166,17 +172,25 @@ fn rounds(
         let mut random = Rng::with_seed(derive(seed, number, 0));
         let pause = Duration::from_millis(random.u64(200..3000));
         let how = End::choose(&mut random, plan.clients);
-        work(cluster, seed, number, &mut models, pause, how)
-            .with_context(|| format!("round {number}, {how:?} after {pause:?}"))?;
+        work(
+            cluster,
+            seed,
+            number,
+            (&mut models, &mut defined),
+            pause,
+            how,
+        )
+        .with_context(|| format!("round {number}, {how:?} after {pause:?}"))?;
         match how {
             End::KillServer => totals.servers += 1,
             End::KillBackend(_) => totals.backends += 1,
             End::Immediate | End::Fast => totals.stops += 1,
         }
-        let rows = audit::run(cluster, &mut models)
+        let rows = audit::run(cluster, &mut models, &mut defined)
             .with_context(|| format!("audit after round {number}, {how:?} after {pause:?}"))?;
         totals.rows += rows;
         totals.commits = models.iter().map(|model| model.commits).sum();
+        totals.definitions = defined.commands;
         totals.rounds += 1;
         println!(
             "  round {number}: {how:?} after {:.1} s; {} commits so far, {} rows audited",
@@ -193,7 +207,7 @@ fn work(
     cluster: &mut Cluster,
     seed: u64,
     number: u64,
-    models: &mut [Model],
+    (models, defined): (&mut [Model], &mut Defined),
     pause: Duration,
     how: End,
 ) -> Result<()> {
@@ -202,10 +216,11 @@ fn work(
         backends: models.iter().map(|_| AtomicI32::new(0)).collect(),
     };
     let mut sessions = Vec::new();
-    for _ in 0..models.len() + 1 {
+    for _ in 0..models.len() + 2 {
         sessions.push(cluster.connect("postgres")?);
     }
-    let mut keeper = sessions.pop().expect("one session more than clients");
+    let mut keeper = sessions.pop().expect("two sessions more than clients");
+    let mut definer = sessions.pop().expect("two sessions more than clients");
     std::thread::scope(|scope| -> Result<()> {
         let round = &round;
         let mut workers = Vec::new();
@@ -215,6 +230,8 @@ fn work(
         }
         let random = Rng::with_seed(derive(seed, number, 1000));
         workers.push(scope.spawn(move || client::keep_house(&mut keeper, round, random)));
+        let random = Rng::with_seed(derive(seed, number, 1001));
+        workers.push(scope.spawn(move || define::work(&mut definer, defined, round, random)));
         std::thread::sleep(pause);
         let ended = match how {
             End::KillServer => cluster.kill9_server(),

@@ -5,6 +5,7 @@ use postgres::Client;
 use rowref_tests::{Cluster, verify};
 
 use super::client::padding;
+use super::define::Defined;
 use super::model::{Model, Rows};
 use super::schema::{ACCOUNTS, BULK, NAMED, TOTAL};
 
@@ -43,12 +44,12 @@ fn number(session: &mut Client, query: &str) -> Result<i64> {
 }
 
 /// Checks everything; returns how many rows it looked at.
-pub fn run(cluster: &Cluster, models: &mut [Model]) -> Result<u64> {
+pub fn run(cluster: &Cluster, models: &mut [Model], defined: &mut Defined) -> Result<u64> {
     let mut session = cluster.connect("postgres")?;
     // A transaction of a dead client that still held a row would stop this.
     session
         .batch_execute("set statement_timeout = '120s'; set max_parallel_workers_per_gather = 0")?;
-    let mut audited = 0;
+    let mut audited = defined.audit(&mut session)?;
     for model in models.iter_mut() {
         let found = rows_of(&mut session, model.client)?;
         audited += found.len() as u64;

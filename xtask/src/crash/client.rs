@@ -12,7 +12,7 @@ use super::model::{Model, Place, Rows};
 use super::schema::{ACCOUNTS, BULK, FAR, NAMED, TOTAL, clear_unfinished};
 
 /// Whether the error says that the server is gone or going.
-fn server_went_away(client: &Client, error: &Error) -> bool {
+pub fn server_went_away(client: &Client, error: &Error) -> bool {
     client.is_closed()
         || error.is_closed()
         || error.code().is_none_or(|code| {
