@@ -56,16 +56,19 @@ impl<A: TableAm> ByReference<A> {
         // SAFETY: the scan's table stays open and its snapshot alive as long
         // as the scan lasts. The hand-off is a table's of `A`.
         let kept = unsafe {
-            fetch.kept(|| ByReference {
-                relation,
-                table: crate::open::open::<A>(relation),
-                pg_snapshot: snapshot,
-                snapshot: ServerSnapshot::from_pg(snapshot, relation),
-                keys: Keys::default(),
-                handed: 0,
-                reach: 0,
-                batch: Batch::default(),
-                first: 0,
+            fetch.kept(|| {
+                let table = crate::open::open::<A>(relation);
+                ByReference {
+                    relation,
+                    pg_snapshot: snapshot,
+                    snapshot: ServerSnapshot::from_pg(snapshot, relation),
+                    keys: Keys::of_width(table.layout().key_width()),
+                    table,
+                    handed: 0,
+                    reach: 0,
+                    batch: Batch::default(),
+                    first: 0,
+                }
             })
         };
         assert_eq!(

@@ -7,7 +7,7 @@ use engine::btree::{Guide, Tree};
 use engine::mvcc::Versioned;
 use engine::mvcc::batch::Batch;
 use engine::mvcc::fetch::Keys;
-use history::{History, Order, get, key, steps};
+use history::{History, Order, SHORT_KEYS, SHORT_WIDTH, get, key, steps};
 use proptest::prelude::*;
 
 /// Reads the rows under some keys, in as few goes as it takes; how many.
@@ -19,7 +19,7 @@ fn read(history: &History, guide: &mut Guide, names: &[u8], ahead: usize) -> usi
         transactions: &history.world,
     };
     let snapshot = history.world.snapshot();
-    let mut keys = Keys::default();
+    let mut keys = Keys::of_width(SHORT_KEYS.get().then_some(SHORT_WIDTH));
     names.iter().for_each(|name| keys.push(&key(*name)));
     let (mut batch, mut from, mut goes) = (Batch::default(), 0, 0);
     while from < keys.len() {
@@ -53,8 +53,10 @@ proptest! {
         mut names in prop::collection::vec(0..history::KEYS, 1..80),
         is_sorted: bool,
         as_bytes: bool,
+        is_short: bool,
         ahead in 0usize..4,
     ) {
+        SHORT_KEYS.set(is_short);
         let mut history = History::ordered_by(Order { as_bytes }, 256);
         if is_sorted {
             names.sort_unstable();
@@ -73,6 +75,13 @@ proptest! {
 
 #[test]
 fn the_rows_of_a_leaf_are_read_in_one_go() {
+    for is_short in [false, true] {
+        SHORT_KEYS.set(is_short);
+        rows_of_a_leaf_are_read_in_one_go();
+    }
+}
+
+fn rows_of_a_leaf_are_read_in_one_go() {
     let mut history = History::new(512);
     for first in (0..history::KEYS).step_by(8) {
         history.step(&history::Step::Fill(0, first, 8));

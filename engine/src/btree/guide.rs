@@ -256,7 +256,11 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// The page of a level that contains a goal, share-locked: by the guide as
     /// far as it knows the way, and through the pages where it does not.
     /// `None` if there is no such level.
-    fn page_guided(&self, goal: Goal<'_>, level: Level) -> Result<Option<S::Shared<'t>>> {
+    pub(super) fn page_guided(
+        &self,
+        goal: Goal<'_>,
+        level: Level,
+    ) -> Result<Option<S::Shared<'t>>> {
         if self.root()?.1 < level {
             return Ok(None);
         }

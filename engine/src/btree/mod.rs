@@ -21,6 +21,7 @@ mod rank;
 mod relocate;
 mod run;
 pub mod search;
+pub mod short;
 mod shrink;
 mod split;
 #[cfg(test)]

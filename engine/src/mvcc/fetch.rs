@@ -1,9 +1,11 @@
 //! Rows by name, several at a time.
 
 use super::batch::{Batch, Prefix};
+pub use super::keys::Keys;
 use super::read::{Found, Lessons, newest_seen};
 use super::scan::push_small;
 use super::{Snapshot, Transactions, Versioned};
+use crate::btree::short::Numbered;
 use crate::btree::{Target, search};
 use crate::compare::Compare;
 use crate::error::Result;
@@ -17,79 +19,6 @@ use crate::types::BlockNumber;
 const MANY: usize = 4;
 /// The most leaves that are looked up under one lock.
 const LEAVES_MAX: usize = 64;
-
-/// Names of rows, one behind the other, and where they lie.
-#[derive(Default)]
-pub struct Keys {
-    bytes: Vec<u8>,
-    ends: Vec<u32>,
-    /// For some of the names, in their order, the leaf on which each of them
-    /// lies up to the one with this number: hints.
-    leaves: Vec<(usize, BlockNumber)>,
-    /// How many names they are for, counted from the first name of all.
-    planned: usize,
-    /// How many of those leaves are done with, and how many are expected.
-    passed: usize,
-    expected: usize,
-    /// Where the names of the leaf at hand begin on it.
-    slots: Vec<u16>,
-}
-
-impl Keys {
-    /// Forgets all and keeps the room.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-        self.leaves.clear();
-        self.planned = 0;
-        self.passed = 0;
-        self.expected = 0;
-    }
-
-    /// Appends a name.
-    #[inline]
-    pub fn push(&mut self, key: &[u8]) {
-        self.bytes.extend_from_slice(key);
-        self.ends.push(self.bytes.len() as u32);
-    }
-
-    /// How many there are.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// A name by its place.
-    #[inline]
-    pub fn get(&self, nth: usize) -> &[u8] {
-        let start = nth.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.bytes[start as usize..self.ends[nth] as usize]
-    }
-
-    /// Up to which name they are thought to lie on the same leaf as this one.
-    fn end_of_leaf(&self, nth: usize) -> usize {
-        match self.leaves.get(self.passed) {
-            Some((end, _)) => *end,
-            None => nth + 1,
-        }
-    }
-
-    /// The leaf on which a name lies, if that is known.
-    fn leaf_of(&mut self, nth: usize) -> Option<BlockNumber> {
-        while let Some((end, block)) = self.leaves.get(self.passed) {
-            if nth < *end {
-                return Some(*block);
-            }
-            self.passed += 1;
-        }
-        None
-    }
-}
 
 impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
     /// Copies the rows that a snapshot sees under the keys from `from` on, as
@@ -110,11 +39,38 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         self.look_ahead(keys, from, ahead)?;
         let compare = self.tree.compare;
         let mut lessons = Lessons::of(snapshot);
-        let guard = self.tree.leaf(Target::Before(keys.get(from)))?;
+        let width = keys.short().map(|(width, _)| width);
+        let near = match keys.short() {
+            Some((width, names)) => self
+                .tree
+                .leaf_near(u64::from_be_bytes(names[from]), width)?,
+            None => None,
+        };
+        let guard = match near {
+            Some(leaf) => leaf,
+            None => self.tree.leaf(Target::Before(keys.get(from)))?,
+        };
         let block = self.tree.store.block_of_shared(&guard);
         let page = Page::open(&guard, block)?;
         into.block = block.0;
         let prefix = Prefix::new(page.prefix());
+        if let Some(numbered) = width.and_then(|width| Numbered::of(page, width)) {
+            let done = self.get_short(
+                page,
+                &numbered,
+                keys,
+                from,
+                &prefix,
+                snapshot,
+                &mut lessons,
+                into,
+            );
+            if done > 0 {
+                drop(guard);
+                self.note(block, &mut lessons);
+                return Ok(done);
+            }
+        }
         self.slots_of(page, block, keys, from)?;
         let (keys, slots) = (&*keys, &keys.slots);
         let mut nth = from;
@@ -176,6 +132,77 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         Ok(nth - from)
     }
 
+    /// As [`Versioned::get_run`], of short keys that follow one another on a
+    /// locked leaf, each with one version that is seen: as far as that goes.
+    /// Where it stops, the caller finds out why.
+    #[expect(clippy::too_many_arguments, reason = "rows of one leaf")]
+    fn get_short(
+        &self,
+        page: Page<'_>,
+        numbered: &Numbered<'_>,
+        keys: &mut Keys,
+        from: usize,
+        prefix: &Prefix<'_>,
+        snapshot: &impl Snapshot,
+        lessons: &mut Lessons,
+        into: &mut Batch,
+    ) -> usize {
+        let mut slots = std::mem::take(&mut keys.slots);
+        slots.clear();
+        let (_, names) = keys.short().expect("the keys are short");
+        // First where they begin, all of them; each cell is touched, for whoever
+        // waits for one after another from memory waits long.
+        let (mut slot, mut last, mut touched) = (0, 0, 0);
+        for name in &names[from..] {
+            let key = u64::from_be_bytes(*name);
+            if !numbered.contains(key) {
+                break;
+            }
+            if key < last {
+                slot = 0;
+            }
+            last = key;
+            slot = numbered.seek(numbered.head(key), slot);
+            if slot >= page.slot_count() {
+                break;
+            }
+            let bytes = page.cell_bytes(page.slot(slot));
+            touched ^= bytes.first().copied().unwrap_or(0);
+            slots.push(slot as u16);
+            slot += 1;
+        }
+        std::hint::black_box(touched);
+        let (block, rest_bytes) = (BlockNumber(into.block), numbered.rest_bytes());
+        let mut done = 0;
+        for slot in &slots {
+            let name = &names[from + done];
+            let (nth, slot) = (from + done, usize::from(*slot));
+            let at = page.slot(slot);
+            if at.key_below || at.head != numbered.head(u64::from_be_bytes(*name)) {
+                break;
+            }
+            let Some(cell) = LeafCell::decode_small(page.cell_bytes(at)) else {
+                break;
+            };
+            // The head is all of a rest that is no longer than itself.
+            let suffix = cell.suffix.unwrap_or(&[]);
+            if suffix.len() != rest_bytes
+                || rest_bytes > size_of_val(&at.head) && !keys.get(nth).ends_with(suffix)
+            {
+                break;
+            }
+            let judgement = snapshot.judge(cell.head);
+            if !lessons.note(slot, cell.head, judgement) || cell.head.kind() != EntryKind::Put {
+                break;
+            }
+            push_small(page, at, &cell, prefix, into);
+            self.key_is_read_as(keys.get(nth), block, cell.head, snapshot);
+            done += 1;
+        }
+        keys.slots = slots;
+        done
+    }
+
     /// The slots at which the keys from `from` on begin that are said to lie on
     /// a leaf, one after another. Each cell is touched, all of them before any
     /// is read, for whoever waits for one after another from memory waits long.
@@ -231,8 +258,8 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         while is_worth_it && keys.planned < keys.len() && keys.leaves.len() <= keys.passed + ahead {
             let mut leaves = std::mem::take(&mut keys.leaves);
             let (mut planned, limit) = (keys.planned, leaves.len() + LEAVES_MAX);
-            let names = (planned..keys.len()).map(|nth| keys.get(nth));
-            let found = self.tree.leaves_of(names, |leaf| {
+            let names = planned..keys.len();
+            let note = |leaf| {
                 if let Some((end, last)) = leaves.last_mut()
                     && *last == leaf
                 {
@@ -246,7 +273,16 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                     leaves.push((planned, leaf));
                 }
                 goes_on
-            });
+            };
+            let key_of = |nth| keys.get(nth);
+            let found = match keys.short() {
+                Some((width, short)) => {
+                    let number_of = |nth: usize| u64::from_be_bytes(short[nth]);
+                    self.tree
+                        .leaves_of_short(names, width, number_of, key_of, note)
+                }
+                None => self.tree.leaves_of(names.map(key_of), note),
+            };
             keys.leaves = leaves;
             found?;
             if keys.planned == planned {

@@ -13,6 +13,7 @@ pub mod entries;
 pub mod fetch;
 pub mod histories;
 pub mod index;
+mod keys;
 pub mod look;
 pub mod prune;
 pub mod read;

@@ -491,6 +491,14 @@ impl<'p> Page<'p> {
         }
     }
 
+    /// All slots, as they are stored.
+    #[inline]
+    pub(crate) fn slots(self) -> &'p [[u8; SLOT_BYTES]] {
+        self.bytes[HEADER_BYTES - LSN_BYTES..self.lower() - LSN_BYTES]
+            .as_chunks()
+            .0
+    }
+
     /// The bytes of a slot's cell; empty where the slot points nowhere, which
     /// every decoder of cells treats as corruption.
     #[inline]

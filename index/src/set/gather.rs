@@ -1,10 +1,14 @@
 //! A set of references on its way from an index scan: kept in memory and sorted
-//! there, or beyond its share of `work_mem` by the server's own external sort.
+//! there, packed if there are many, or beyond its share of `work_mem` by the
+//! server's own external sort.
 
 use std::ffi::c_int;
 
+use engine::mvcc::fetch::Keys;
 use pgrx::pg_sys;
 
+use super::pack::{Packed, Unpacking};
+use super::radix;
 use super::stream::Ordered;
 
 /// `<` of `bytea`, the order of bytes.
@@ -15,8 +19,9 @@ const INT8_LESS: u32 = 412;
 /// References as they come. Where all have the same few bytes they are numbers,
 /// which sort several times as fast.
 enum References {
-    /// Numbers of so many bytes, at most eight.
-    Words(usize, Vec<u64>),
+    /// Numbers of so many bytes, at most eight; and those of them that were
+    /// sorted and packed, for there were many.
+    Words(usize, Vec<u64>, Packed),
     /// Where each lies in the arena, with its first eight bytes.
     Bytes(Vec<Span>, Vec<u8>),
 }
@@ -71,7 +76,9 @@ impl Gathering {
     pub fn new(limit_bytes: usize, width: Option<usize>) -> Gathering {
         Gathering {
             references: match width {
-                Some(width) if width <= 8 => References::Words(width, Vec::new()),
+                Some(width) if width <= 8 => {
+                    References::Words(width, Vec::new(), Packed::default())
+                }
                 _ => References::Bytes(Vec::new(), Vec::new()),
             },
             // Spans count in 32 bits.
@@ -91,10 +98,16 @@ impl Gathering {
             return unsafe { sort.put(reference) };
         }
         let used = match &mut self.references {
-            References::Words(width, words) => {
+            References::Words(width, words, packed) => {
                 assert_eq!(reference.len(), *width, "all references have as many bytes");
                 words.push(word_of(reference));
-                words.len() * size_of::<u64>()
+                // To sort them takes as much memory again, and to pack them
+                // together with what is packed takes that twice.
+                if words.len() * size_of::<u64>() < self.limit_bytes / 4 {
+                    return;
+                }
+                pack(words, packed);
+                2 * packed.bytes()
             }
             References::Bytes(spans, arena) => {
                 let start = arena.len() as u32;
@@ -119,11 +132,14 @@ impl Gathering {
         // SAFETY: by the caller of `add`.
         unsafe {
             let sort = match &mut self.references {
-                References::Words(width, words) => {
+                References::Words(width, words, packed) => {
                     let mut sort = Sort::begin(memory, Some(*width));
-                    std::mem::take(words)
-                        .into_iter()
-                        .for_each(|word| sort.put_word(word));
+                    let mut packed = std::mem::take(packed).read();
+                    while let Some(word) = packed.current() {
+                        sort.put_word(word);
+                        packed.advance();
+                    }
+                    *words = Vec::new();
                     sort
                 }
                 References::Bytes(spans, arena) => {
@@ -153,12 +169,14 @@ impl Gathering {
         // What comes by an index on the key is in order already, and entries of
         // equal columns are.
         let gathered = match self.references {
-            References::Words(width, mut words) => {
-                if !words.is_sorted_by(|one, other| one < other) {
-                    words.sort();
-                    words.dedup();
+            References::Words(width, mut words, mut packed) => {
+                if packed.bytes() > 0 {
+                    pack(&mut words, &mut packed);
+                    Gathered::Packed(Packages::new(packed.read(), width))
+                } else {
+                    sort(&mut words);
+                    Gathered::Words(Words::new(words, width))
                 }
-                Gathered::Words(Words::new(words, width))
             }
             References::Bytes(mut spans, arena) => {
                 let less = |one: &Span, other: &Span| one.cmp(other, &arena).is_lt();
@@ -174,6 +192,47 @@ impl Gathering {
             }
         };
         (gathered, false)
+    }
+}
+
+/// Sorts numbers and keeps each once.
+fn sort(words: &mut Vec<u64>) {
+    if !words.is_sorted_by(|one, other| one < other) {
+        radix::sort(words);
+        words.dedup();
+    }
+}
+
+/// Adds numbers to those that are packed.
+#[cold]
+fn pack(words: &mut Vec<u64>, packed: &mut Packed) {
+    sort(words);
+    *packed = std::mem::take(packed).with(words);
+    words.clear();
+}
+
+/// Packed numbers, being read.
+pub struct Packages {
+    numbers: Unpacking,
+    width: usize,
+    /// The one that it stands on, as bytes.
+    current: [u8; 8],
+}
+
+impl Packages {
+    fn new(numbers: Unpacking, width: usize) -> Packages {
+        let current = numbers.current().unwrap_or(0).to_be_bytes();
+        Packages {
+            numbers,
+            width,
+            current,
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        self.numbers.advance();
+        self.current = self.numbers.current().unwrap_or(0).to_be_bytes();
     }
 }
 
@@ -223,6 +282,8 @@ impl Words {
 pub enum Gathered {
     /// Numbers, in memory.
     Words(Words),
+    /// Many numbers, in memory.
+    Packed(Packages),
     /// Bytes, in memory.
     Bytes {
         /// The references.
@@ -258,6 +319,10 @@ impl Ordered for Gathered {
             Gathered::Words(words) => {
                 (words.at < words.words.len()).then(|| &words.current[8 - words.width..])
             }
+            Gathered::Packed(packed) => {
+                packed.numbers.current()?;
+                Some(&packed.current[8 - packed.width..])
+            }
             Gathered::Bytes { arena, spans, at } => Some(spans.get(*at)?.of(arena)),
             Gathered::Spilled(sort) => sort.head(),
         }
@@ -267,9 +332,26 @@ impl Ordered for Gathered {
     fn advance(&mut self) {
         match self {
             Gathered::Words(words) => words.stand_at(words.at + 1),
+            Gathered::Packed(packed) => packed.advance(),
             Gathered::Bytes { at, .. } => *at += 1,
             // SAFETY: the set is read while its memory context lives.
             Gathered::Spilled(sort) => unsafe { sort.advance() },
+        }
+    }
+
+    fn take(&mut self, count: usize, names: &mut Keys) {
+        if let Gathered::Words(words) = self {
+            let rest = &words.words[words.at.min(words.words.len())..];
+            let taken = count.saturating_sub(names.len()).min(rest.len());
+            let shift = 64 - 8 * words.width;
+            names.extend_short(rest[..taken].iter().map(|word| word << shift));
+            return words.stand_at(words.at + taken);
+        }
+        while names.len() < count
+            && let Some(head) = self.head()
+        {
+            names.push(head);
+            self.advance();
         }
     }
 

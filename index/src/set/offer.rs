@@ -10,9 +10,9 @@ use super::plan;
 use super::tree::Tree;
 use crate::cost;
 
-/// CPU of looking a row up by its reference, in operators: a descent through
-/// pages that the row before has just visited, for they come in order.
-const LOOK_UP_OPERATORS: f64 = 20.0;
+/// CPU of looking a row up by its reference beyond what a bitmap scan costs, in
+/// operators. The leaves come in order, and mostly several rows on each.
+const LOOK_UP_OPERATORS: f64 = 3.0;
 
 unsafe extern "C-unwind" {
     fn cost_bitmap_tree_node(path: *mut pg_sys::Path, cost: *mut f64, selectivity: *mut f64);

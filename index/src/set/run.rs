@@ -9,12 +9,11 @@ use engine::mvcc::fetch::Keys;
 use pg::error::OrRaise;
 use pg::handles::{self, UNNAMED};
 use pg::open::OpenStore;
-use pg::row::TableLayout;
 use pg::slot;
+use pg::unguarded::catching;
 use pg::xact::ServerSnapshot;
 use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
 use pgrx::{PgMemoryContexts, pg_guard};
-use rowref::key::ColumnForm;
 
 use super::explain;
 use super::gather::{Gathered, Gathering};
@@ -109,6 +108,9 @@ pub(super) struct Rows {
     /// Rows of a leaf, and how many of them were served.
     batch: Batch,
     served: usize,
+    /// The rest of the batch only has to be put into the slot, which has held a
+    /// row of the table: nobody needs handles, and no condition is tested.
+    is_ready: bool,
     /// How many references were looked up in all, for EXPLAIN.
     pub references: u64,
 }
@@ -216,6 +218,7 @@ unsafe extern "C-unwind" fn begin(
             leaves.push(leaf);
         }
         let rows = OpenStore::table(table);
+        let width = rows.layout().key_width();
         let parts = Parts {
             context,
             tree: plan::tree_of(plan),
@@ -225,15 +228,16 @@ unsafe extern "C-unwind" fn begin(
             condition: pg_sys::ExecInitQual((*plan).custom_exprs, &mut scan.ps),
             is_vague: false,
             rows: Rows {
-                width: width_of(rows.layout()),
+                width,
                 ahead: rows.store().io_concurrency().max(AHEAD_MIN),
                 table: rows,
                 snapshot: ServerSnapshot::from_pg((*estate).es_snapshot, table),
-                wanted: Keys::default(),
+                wanted: Keys::of_width(width),
                 looked_up: 0,
                 step: 1,
                 batch: Batch::default(),
                 served: 0,
+                is_ready: false,
                 references: 0,
             },
             spilled: 0,
@@ -266,10 +270,28 @@ unsafe extern "C-unwind" fn recheck(
     }
 }
 
-/// The next row that the snapshot sees; an empty slot behind the last one.
-#[pg_guard]
+/// The next row that the snapshot sees; an empty slot behind the last one. Most
+/// rows lie ready; nothing that could raise an ERROR is called for those.
 unsafe extern "C-unwind" fn next(scan: *mut pg_sys::ScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: the server's node, which has begun; nothing else uses its parts.
+    // SAFETY: the server's node, which has begun; nothing else uses its parts,
+    // and no frame here owns anything.
+    unsafe {
+        let is_there = catching(|| match SetScanState::parts(scan.cast()) {
+            Some(parts) => parts.rows.serve_ready((*scan).ss_ScanTupleSlot),
+            None => false,
+        });
+        if is_there {
+            return (*scan).ss_ScanTupleSlot;
+        }
+        next_guarded(scan)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn next_guarded(
+    scan: *mut pg_sys::ScanState,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: as in `next`.
     unsafe {
         let slot = (*scan).ss_ScanTupleSlot;
         let parts = SetScanState::parts(scan.cast()).expect("the scan has begun");
@@ -280,25 +302,17 @@ unsafe extern "C-unwind" fn next(scan: *mut pg_sys::ScanState) -> *mut pg_sys::T
         while let Some(stream) = parts.stream.as_mut()
             && parts.rows.next(stream, slot)
         {
-            if !parts.is_vague || parts.holds((*scan).ps.ps_ExprContext, slot) {
+            if !parts.is_vague {
+                parts.rows.is_ready = !handles::needed();
+                return slot;
+            }
+            if parts.holds((*scan).ps.ps_ExprContext, slot) {
                 return slot;
             }
         }
         slot::clear_any(slot);
         slot
     }
-}
-
-/// The bytes of a table's keys, if all have as many.
-fn width_of(layout: &TableLayout) -> Option<usize> {
-    let columns = layout.order().columns();
-    if columns.is_empty() {
-        return ColumnForm::RowId.width_bytes();
-    }
-    columns
-        .iter()
-        .map(|column| column.form.width_bytes().filter(|_| !column.nullable))
-        .sum()
 }
 
 impl Rows {
@@ -318,7 +332,6 @@ impl Rows {
             }
         }
         let row = self.batch.row(self.served);
-        self.served += 1;
         let handle = if handles::needed() {
             // SAFETY: the table is open.
             let relation = unsafe { (*self.table.relation()).rd_id };
@@ -326,10 +339,38 @@ impl Rows {
         } else {
             UNNAMED
         };
-        let layout = self.table.layout();
-        // SAFETY: the caller's promise; the batch stays as it is until then.
-        unsafe { slot::store_borrowed(slot, layout, row.key, row.payload, row.head, handle) };
+        // SAFETY: the caller's promise.
+        unsafe { self.serve(slot, handle) };
         true
+    }
+
+    /// Puts the batch's next row into a slot.
+    ///
+    /// # Safety
+    /// As [`Rows::next`].
+    #[inline(always)]
+    unsafe fn serve(&mut self, slot: *mut pg_sys::TupleTableSlot, handle: pg_sys::ItemPointerData) {
+        let row = self.batch.row(self.served);
+        self.served += 1;
+        let layout = self.table.layout();
+        // SAFETY: the caller's promise; the batch stays as it is until the next
+        // row is asked for.
+        unsafe { slot::store_borrowed(slot, layout, row.key, row.payload, row.head, handle) };
+    }
+
+    /// Puts the batch's next row into a slot, if there is one and nothing more
+    /// is to be done about it; whether it did.
+    ///
+    /// # Safety
+    /// As [`Rows::next`].
+    #[inline(always)]
+    unsafe fn serve_ready(&mut self, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        let is_there = self.is_ready && self.served < self.batch.len();
+        if is_there {
+            // SAFETY: the caller's promise.
+            unsafe { self.serve(slot, UNNAMED) };
+        }
+        is_there
     }
 
     /// Copies the rows of the next references that lie on one leaf, if any of
@@ -346,14 +387,10 @@ impl Rows {
                 1
             };
             self.step = (self.step * 2).min(STEP_MAX);
-            while self.wanted.len() < step
-                && let Some(reference) = stream.head()
-            {
-                self.wanted.push(reference);
-                stream.advance();
-            }
+            stream.take(step, &mut self.wanted);
         }
         self.served = 0;
+        self.is_ready = false;
         if self.wanted.is_empty() {
             self.batch.clear();
             return false;
@@ -378,6 +415,7 @@ impl Rows {
         self.step = 1;
         self.batch.clear();
         self.served = 0;
+        self.is_ready = false;
     }
 }
 

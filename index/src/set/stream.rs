@@ -1,5 +1,7 @@
 //! Sorted sets of references, combined while they are read.
 
+use engine::mvcc::fetch::Keys;
+
 /// References in ascending order of their bytes, each once.
 pub trait Ordered {
     /// The reference that it stands on; `None` behind the last one.
@@ -7,6 +9,16 @@ pub trait Ordered {
 
     /// Goes on to the next one.
     fn advance(&mut self);
+
+    /// Adds references to names, until there are `count` of them or none is left.
+    fn take(&mut self, count: usize, names: &mut Keys) {
+        while names.len() < count
+            && let Some(head) = self.head()
+        {
+            names.push(head);
+            self.advance();
+        }
+    }
 
     /// Goes on to the first one from here that is not less than `least`.
     fn seek(&mut self, least: &[u8]) {
@@ -130,6 +142,18 @@ impl<S: Ordered> Ordered for Stream<S> {
                 }
                 self.meet();
             }
+        }
+    }
+
+    fn take(&mut self, count: usize, names: &mut Keys) {
+        if let Stream::Set(set) = self {
+            return set.take(count, names);
+        }
+        while names.len() < count
+            && let Some(head) = self.head()
+        {
+            names.push(head);
+            self.advance();
         }
     }
 

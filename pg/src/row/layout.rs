@@ -208,6 +208,18 @@ impl TableLayout {
         &self.order
     }
 
+    /// The bytes of a key, if all keys have as many.
+    pub fn key_width(&self) -> Option<usize> {
+        let columns = self.order.columns();
+        if columns.is_empty() {
+            return rowref::key::ColumnForm::RowId.width_bytes();
+        }
+        columns
+            .iter()
+            .map(|column| column.form.width_bytes().filter(|_| !column.nullable))
+            .sum()
+    }
+
     /// The table's columns, dropped ones included.
     pub fn attributes(&self) -> &[Attribute] {
         &self.attributes
