@@ -1,7 +1,7 @@
 //! Where pages live. The engine sees pages only through [`PageStore`]: in the
 //! server that is PostgreSQL's shared buffers, in tests the `mem` store.
 
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 
 use crate::error::Result;
 use crate::predicate::Predicates;
@@ -75,6 +75,11 @@ pub trait PageStore: Predicates {
 
     /// As [`PageStore::expect`], for a page of which little will be read.
     fn expect_little(&self, _at: BlockNumber) {}
+
+    /// Says which keys will be read of a leaf that was expected a while ago: the
+    /// numbers ([`crate::btree::short::number_of`]) of the first and the last
+    /// one, of so many bytes each.
+    fn expect_rows(&self, _at: BlockNumber, _keys: RangeInclusive<u64>, _width: usize) {}
 
     /// Gives the store a chance to fetch more of the page expected last: to be
     /// called between the entries of the page at hand, where there are many.

@@ -48,6 +48,13 @@ unsafe extern "C-unwind" {
         fork: pg_sys::ForkNumber::Type,
         block: u32,
     );
+    pub(crate) fn rowref_expect_rows(
+        relation: pg_sys::Relation,
+        block: u32,
+        first: u64,
+        last: u64,
+        width: i32,
+    );
     // Guarded.
     pub(crate) fn rowref_expect_little(
         relation: pg_sys::Relation,

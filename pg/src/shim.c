@@ -69,10 +69,51 @@ typedef struct Recent
 
 static Recent recents[RECENTS];
 
+/*
+ * By how much the buffers' numbers and the blocks' differed lately: whoever
+ * read or made a relation in order has left it so in the buffers, for long
+ * stretches.  Where that turned out wrong again and again it is not relied on.
+ */
+typedef struct Stride
+{
+	RelFileNode node;
+	int64		distance;
+	int			doubt;
+} Stride;
+
+#define STRIDES 8
+#define DOUBT_MAX 8
+#define DOUBT_ENOUGH 3
+
+static Stride strides[STRIDES];
+
+static inline Stride *
+stride_of(Relation rel)
+{
+	return &strides[rel->rd_node.relNode % STRIDES];
+}
+
 static inline Recent *
 recent_of(Relation rel, BlockNumber block)
 {
 	return &recents[(block + rel->rd_node.relNode * 31) % RECENTS];
+}
+
+static inline void
+note_distance(Relation rel, int64 distance)
+{
+	Stride	   *stride = stride_of(rel);
+
+	if (!RelFileNodeEquals(stride->node, rel->rd_node))
+	{
+		stride->node = rel->rd_node;
+		stride->doubt = DOUBT_ENOUGH;
+	}
+	else if (stride->distance == distance)
+		stride->doubt = Max(stride->doubt - 1, 0);
+	else
+		stride->doubt = Min(stride->doubt + 1, DOUBT_MAX);
+	stride->distance = distance;
 }
 
 static inline void
@@ -83,34 +124,51 @@ remember_buffer(Relation rel, BlockNumber block, Buffer buffer)
 	recent->node = rel->rd_node;
 	recent->block = block;
 	recent->buffer = buffer;
+	note_distance(rel, (int64) buffer - (int64) block);
+}
+
+/* Read without a lock: a look that saves most of the wrong tries. */
+static inline bool
+seems_to_hold(Buffer buffer, Relation rel, BlockNumber block)
+{
+	BufferTag	tag;
+
+	INIT_BUFFERTAG(tag, rel->rd_node, MAIN_FORKNUM, block);
+	return BUFFERTAGS_EQUAL(tag, GetBufferDescriptor(buffer - 1)->tag);
 }
 
 /*
  * Where a block of the main fork may be: where it was found last; or, since
  * relations that were loaded in order mostly lie so in the buffers, right
- * behind the block before it.  InvalidBuffer if neither seems to be so.
+ * behind the block before it, or as far from the block looked for last as the
+ * blocks are from each other.  InvalidBuffer if none of this seems to be so.
  */
 static inline Buffer
 recent_buffer_of(Relation rel, BlockNumber block)
 {
 	Recent	   *recent = recent_of(rel, block);
-	Buffer		buffer = InvalidBuffer;
-	BufferTag	tag;
+	Stride	   *stride = stride_of(rel);
 
 	if (recent->block == block && RelFileNodeEquals(recent->node, rel->rd_node))
-		buffer = recent->buffer;
-	else if (block > 0)
+		return seems_to_hold(recent->buffer, rel, block) ? recent->buffer : InvalidBuffer;
+	if (block > 0)
 	{
 		recent = recent_of(rel, block - 1);
-		if (recent->block == block - 1 && recent->buffer < NBuffers &&
-			RelFileNodeEquals(recent->node, rel->rd_node))
-			buffer = recent->buffer + 1;
+		if (recent->block == block - 1 && BufferIsValid(recent->buffer) &&
+			recent->buffer < NBuffers &&
+			RelFileNodeEquals(recent->node, rel->rd_node) &&
+			seems_to_hold(recent->buffer + 1, rel, block))
+			return recent->buffer + 1;
 	}
-	if (!BufferIsValid(buffer))
-		return InvalidBuffer;
-	/* Read without a lock: a look that saves most of the wrong tries. */
-	INIT_BUFFERTAG(tag, rel->rd_node, MAIN_FORKNUM, block);
-	return BUFFERTAGS_EQUAL(tag, GetBufferDescriptor(buffer - 1)->tag) ? buffer : InvalidBuffer;
+	if (stride->doubt < DOUBT_ENOUGH && RelFileNodeEquals(stride->node, rel->rd_node))
+	{
+		int64		buffer = (int64) block + stride->distance;
+
+		if (buffer >= 1 && buffer <= NBuffers &&
+			seems_to_hold((Buffer) buffer, rel, block))
+			return (Buffer) buffer;
+	}
+	return InvalidBuffer;
 }
 
 /*
@@ -256,6 +314,62 @@ rowref_expect_little(Relation rel, ForkNumber fork, BlockNumber block)
 		__builtin_prefetch(page + at);
 	__builtin_prefetch(page + BLCKSZ - 64);
 	__builtin_prefetch(page + BLCKSZ - 128);
+}
+
+/*
+ * Fetches the cells from the one with the key `first` to that with `last`, of a
+ * leaf that was expected a while ago, so that its slots are there: keys of
+ * `width` bytes, eight at most, with zeros behind, read as numbers.  The page is
+ * read without pin and lock, as engine/src/page draws it.  Whatever it has
+ * become, nothing outside of it is looked at, and an address is all that comes
+ * of it.
+ */
+void
+rowref_expect_rows(Relation rel, BlockNumber block, uint64 first, uint64 last, int width)
+{
+	enum
+	{
+		SLOTS = 24, SLOT = 8, PREFIX = BLCKSZ - 32 + 24, CELLS_MAX = 24
+	};
+	Recent	   *recent = recent_of(rel, block);
+	const char *page;
+	uint16		lower;
+	uint16		prefix;
+	int			low = 0;
+	int			high;
+
+	if (recent->block != block || !BufferIsValid(recent->buffer) ||
+		!RelFileNodeEquals(recent->node, rel->rd_node))
+		return;
+	page = BufferGetPage(recent->buffer);
+	lower = *(const volatile uint16 *) (page + 12);
+	prefix = *(const volatile uint16 *) (page + PREFIX);
+	if (lower < SLOTS || lower > BLCKSZ - 32 || prefix >= width)
+		return;
+	first = (first << (8 * prefix)) >> 32;
+	last = (last << (8 * prefix)) >> 32;
+	high = (lower - SLOTS) / SLOT;
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (*(const volatile uint32 *) (page + SLOTS + middle * SLOT + 4) < first)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (int count = 0; count < CELLS_MAX && low < (lower - SLOTS) / SLOT; count++, low++)
+	{
+		uint16		cell = *(const volatile uint16 *) (page + SLOTS + low * SLOT);
+
+		if (*(const volatile uint32 *) (page + SLOTS + low * SLOT + 4) > last)
+			break;
+		if (cell < BLCKSZ - 128)
+		{
+			__builtin_prefetch(page + cell);
+			__builtin_prefetch(page + cell + 64);
+		}
+	}
 }
 
 /* Guarded.  As rowref_read, exclusively; NULL where it would have to wait. */

@@ -297,8 +297,29 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                 self.tree.store.expect_little(keys.leaves[nth].1);
             }
             keys.expected = keys.expected.max(until);
+            self.expect_rows(keys, from);
         }
         Ok(())
+    }
+
+    /// Tells the store of the rows on the leaf behind that of the key at `from`,
+    /// once: its slots have been asked for a leaf before.
+    fn expect_rows(&self, keys: &Keys, from: usize) {
+        let Some((width, names)) = keys.short() else {
+            return;
+        };
+        let is_first = match keys.passed.checked_sub(1) {
+            Some(before) => keys.leaves[before].0 == from,
+            None => true,
+        };
+        if let (true, Some((begin, _)), Some((end, leaf))) = (
+            is_first,
+            keys.leaves.get(keys.passed),
+            keys.leaves.get(keys.passed + 1),
+        ) {
+            let [first, last] = [names[*begin], names[*end - 1]].map(u64::from_be_bytes);
+            self.tree.store.expect_rows(*leaf, first..=last, width);
+        }
     }
 
     /// Copies a row from the slot in which its key is thought to begin: `Some`

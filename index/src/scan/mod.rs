@@ -223,6 +223,10 @@ impl Scan {
         };
         let mut count = 0;
         while walk.next(ranges, types, source, None::<&Participant>, false) {
+            if source.is_stable() && !ranges.is_filtered() {
+                count += walk.take_batch(|key| take(source.reference(key)));
+                continue;
+            }
             let (row, _) = walk.row();
             take(source.reference(row.key));
             count += 1;

@@ -518,6 +518,11 @@ impl Ranges {
         !self.is_filtered || self.passes_filters(key, types)
     }
 
+    /// Whether there are filters.
+    pub fn is_filtered(&self) -> bool {
+        self.is_filtered
+    }
+
     fn passes_filters(&self, key: &[u8], types: KeyTypes<'_>) -> bool {
         let layout = types.layout();
         let mut rest = key;

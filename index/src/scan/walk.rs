@@ -134,6 +134,19 @@ impl Walk {
         })
     }
 
+    /// Gives the keys of the row it stands on and of those behind it in the batch
+    /// to `take`, and stands on the last of them; how many. For scans that go
+    /// forward, without filters, under a snapshot whose judgement stands.
+    pub fn take_batch(&mut self, mut take: impl FnMut(&[u8])) -> u64 {
+        let Standing::On(at) = self.standing else {
+            return 0;
+        };
+        let len = self.batch.len();
+        (at..len).for_each(|nth| take(self.batch.row(nth).key));
+        self.standing = Standing::On(len - 1);
+        (len - at) as u64
+    }
+
     /// Steps to the next row; whether there is one.
     #[inline]
     pub fn next(

@@ -58,6 +58,10 @@ fn head_of(bytes: &[u8]) -> u64 {
 /// At most eight bytes as a number.
 #[inline]
 fn word_of(bytes: &[u8]) -> u64 {
+    // A copy of a length that is known is no call.
+    if let Ok(eight) = <[u8; 8]>::try_from(bytes) {
+        return u64::from_be_bytes(eight);
+    }
     let mut word = [0; 8];
     word[8 - bytes.len()..].copy_from_slice(bytes);
     u64::from_be_bytes(word)

@@ -116,7 +116,7 @@ pub(super) struct Rows {
 }
 
 /// The most references that are taken at a time.
-const STEP_MAX: usize = 512;
+const STEP_MAX: usize = 4096;
 
 /// The fewest leaves that the store is told of in advance: for the processor's
 /// cache, if not for the disk.

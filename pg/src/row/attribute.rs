@@ -46,7 +46,7 @@ pub struct Attribute {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Direct {
     pub(super) form: DirectForm,
-    /// Where it begins, in the key or in the payload.
+    /// Where it begins, in the key or in the payload, if all rows have it there.
     pub(super) offset: u16,
     /// Bytes that the key must have for this column and all before it.
     pub(super) key_bytes: u16,
@@ -79,6 +79,17 @@ pub(super) enum DirectForm {
     Reference,
     /// A varlena in the payload.
     Varlena,
+    /// A datum passed by value, as wide as it is aligned, behind whatever column
+    /// of the payload comes before it.
+    Next1,
+    /// As `Next1`.
+    Next2,
+    /// As `Next1`.
+    Next4,
+    /// As `Next1`.
+    Next8,
+    /// A varlena behind whatever column comes before it.
+    NextVarlena,
 }
 
 /// The columns from the first on that have a short way, up to the first that
@@ -110,6 +121,18 @@ pub(super) fn direct_ways(
                     width,
                     sign ^ if descending { u64::MAX } else { 0 },
                 )
+            }
+            Source::Payload(_) if attribute.cached_offset < 0 => {
+                let form = match (attribute.length, attribute.by_value, attribute.align) {
+                    (-1, ..) => DirectForm::NextVarlena,
+                    (1, true, 1) => DirectForm::Next1,
+                    (2, true, 2) => DirectForm::Next2,
+                    (4, true, 4) => DirectForm::Next4,
+                    (8, true, 8) => DirectForm::Next8,
+                    _ => return None,
+                };
+                // Where it ends shows in the row alone.
+                (form, 0, 0, 0)
             }
             Source::Payload(_) => {
                 let offset = u32::try_from(attribute.cached_offset).ok()?;

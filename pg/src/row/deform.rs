@@ -244,10 +244,33 @@ impl TableLayout {
         let (key, data) = (key.as_ptr(), payload.as_ptr());
         for at in from..end {
             let way = &self.direct[at];
-            let start = usize::from(way.offset);
+            let mut start = usize::from(way.offset);
+            let width = match way.form {
+                DirectForm::Next1 => 1,
+                DirectForm::Next2 => 2,
+                DirectForm::Next4 => 4,
+                DirectForm::Next8 => 8,
+                _ => 0,
+            };
+            if width > 0 {
+                start = align_up(cursor.offset as usize, width);
+                let behind = start + usize::from(width);
+                if behind > data_len {
+                    return at;
+                }
+                cursor.offset = behind as u32;
+                cursor.slow = true;
+            } else if way.form == DirectForm::NextVarlena {
+                // A short one, if any, is not aligned.
+                start = cursor.offset as usize;
+                if start >= data_len {
+                    return at;
+                }
+            }
             // SAFETY: key and data reach as far as the last column read here
-            // demands, which is no less than any before it demands. The caller
-            // has made room for `upto` columns.
+            // demands, which is no less than any before it demands; how far a
+            // column behind one of varying length reaches was just tested. The
+            // caller has made room for `upto` columns.
             unsafe {
                 let number = match way.form {
                     DirectForm::Key2 => {
@@ -262,12 +285,20 @@ impl TableLayout {
                         let bits = u64::from_be(key.add(start).cast::<u64>().read_unaligned());
                         (bits ^ way.flip) as i64
                     }
-                    DirectForm::Value1 => i64::from(*data.add(start).cast::<i8>()),
-                    DirectForm::Value2 => i64::from(data.add(start).cast::<i16>().read_unaligned()),
-                    DirectForm::Value4 => i64::from(data.add(start).cast::<i32>().read_unaligned()),
-                    DirectForm::Value8 => data.add(start).cast::<i64>().read_unaligned(),
+                    DirectForm::Value1 | DirectForm::Next1 => {
+                        i64::from(*data.add(start).cast::<i8>())
+                    }
+                    DirectForm::Value2 | DirectForm::Next2 => {
+                        i64::from(data.add(start).cast::<i16>().read_unaligned())
+                    }
+                    DirectForm::Value4 | DirectForm::Next4 => {
+                        i64::from(data.add(start).cast::<i32>().read_unaligned())
+                    }
+                    DirectForm::Value8 | DirectForm::Next8 => {
+                        data.add(start).cast::<i64>().read_unaligned()
+                    }
                     DirectForm::Reference => data.add(start) as i64,
-                    DirectForm::Varlena => {
+                    DirectForm::Varlena | DirectForm::NextVarlena => {
                         let first = *data.add(start);
                         let behind = start + usize::from(first >> 1);
                         // Short ones only, which are odd; 1 is a pointer.

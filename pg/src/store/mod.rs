@@ -20,6 +20,8 @@ pub use image::ImageStore;
 pub use predicate::{lock_relation, lose_pages};
 pub use truncate::Alone;
 
+use std::ops::RangeInclusive;
+
 use engine::record::Record;
 use engine::store::{Hint, PageStore};
 use engine::{BlockNumber, Result};
@@ -251,6 +253,17 @@ impl PageStore for RelationStore {
     fn expect_little(&self, at: BlockNumber) {
         // SAFETY: the relation is open.
         unsafe { guarded(|| ffi::rowref_expect_little(self.relation, self.fork, at.0)) }
+    }
+
+    #[inline]
+    fn expect_rows(&self, at: BlockNumber, keys: RangeInclusive<u64>, width: usize) {
+        if self.fork != pg_sys::ForkNumber::MAIN_FORKNUM {
+            return;
+        }
+        let (first, last) = keys.into_inner();
+        // SAFETY: the relation is open; nothing is pinned, and what is read of
+        // the page serves to ask for more of it only.
+        unsafe { ffi::rowref_expect_rows(self.relation, at.0, first, last, width as i32) }
     }
 
     #[inline]

@@ -83,7 +83,12 @@ update iot_t set v = 'at the cursor' where current of c returning k;
 select k, v from iot_t where k = 15 or k = 16 for update;
 rollback;
 
--- A set that does not fit into work_mem.
+-- Sets that do not fit into work_mem, but for one of rows that lie together.
+create table iot_sparse (k bigint primary key, v int) using :am;
+create table heap_sparse (k bigint primary key, v int) using heap;
+insert into iot_sparse select i * 1000000007::bigint, i from generate_series(1, 20000) i;
+insert into heap_sparse select * from iot_sparse;
+analyze iot_sparse;
 set work_mem = '64kB';
 set enable_seqscan = off;
 set enable_indexscan = off;
@@ -91,6 +96,9 @@ set enable_indexonlyscan = off;
 explain (analyze, costs off, timing off, summary off)
 select count(*) from iot_t where (k < 9000 or k > 5000) and k % 2 = 0;
 select compare('select * from @t where k < 9000 or k > 5000');
+explain (analyze, costs off, timing off, summary off)
+select count(*) from iot_sparse where (k < 9000000000000 or k > 5000000000000) and v % 2 = 0;
+select compare('select * from @sparse where k < 9000000000000 or k > 5000000000000');
 select compare('select * from @two where x < 60 or x > 40');
 reset work_mem;
 

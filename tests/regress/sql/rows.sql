@@ -44,3 +44,18 @@ select count(*) from account;
 insert into account values (1, 'after truncate', 0);
 select * from account;
 drop table account;
+
+-- Columns of each width behind texts of many lengths, some of them null.
+create view made as
+select i as k, repeat('x', i % 150) as t, case when i % 7 <> 0 then i::smallint end as s,
+       chr(65 + i % 26)::"char" as c, case when i % 5 <> 0 then md5(i::text) end as u,
+       i * 1000000007::bigint as b, i % 2 = 0 as o, i / 7::float8 as f,
+       date '2000-01-01' + i as d, repeat('y', i % 131) as v
+  from generate_series(1, 700) i;
+create table mixed (k int primary key, t text, s smallint, c "char", u text, b bigint,
+                    o bool, f float8, d date, v text);
+insert into mixed select * from made;
+select count(*) from (select * from mixed intersect select * from made) same;
+select sum(length(v)), sum(s), count(u), max(d) from mixed where o and b > 100;
+drop table mixed;
+drop view made;
