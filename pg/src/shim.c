@@ -279,9 +279,9 @@ expected_page(Relation rel, ForkNumber fork, BlockNumber block)
 		buffer = PrefetchBuffer(rel, fork, block).recent_buffer;
 		if (buffer <= 0)
 			return NULL;
-		if (fork == MAIN_FORKNUM)
-			remember_buffer(rel, block, buffer);
 	}
+	if (fork == MAIN_FORKNUM && buffer > 0)
+		remember_buffer(rel, block, buffer);
 	return BufferGetPage(buffer);
 }
 
