@@ -7,7 +7,7 @@ use super::search::Goal;
 use super::{Target, Tree};
 use crate::compare::Compare;
 use crate::error::Result;
-use crate::page::{Page, PageKind, SLOT_BYTES, flag};
+use crate::page::{Page, PageKind, Position, SLOT_BYTES, flag};
 use crate::store::PageStore;
 use crate::types::{BlockNumber, Level};
 
@@ -45,6 +45,24 @@ fn head_in(slot: &[u8; SLOT_BYTES]) -> u32 {
     u32::from_le_bytes([slot[4], slot[5], slot[6], slot[7]])
 }
 
+/// The first and the last number of the keys that begin between two fences;
+/// `None` if there is none, or numbers cannot tell.
+#[inline]
+fn between(low: Option<Position<'_>>, high: Option<Position<'_>>) -> Option<(u64, u64)> {
+    // A fence within a key leaves that key to the page on its left. One that is
+    // shorter than a key lies before all that continue it.
+    let first = match low {
+        None => 0,
+        Some(low) => number_of(low.key)?.checked_add(u64::from(low.sequence.is_some()))?,
+    };
+    let last = match high {
+        None => u64::MAX,
+        Some(high) if high.sequence.is_some() => number_of(high.key)?,
+        Some(high) => number_of(high.key)?.checked_sub(1)?,
+    };
+    Some((first, last))
+}
+
 impl<'p> Numbered<'p> {
     /// The page of a tree whose keys have `width` bytes, if it can be searched
     /// so.
@@ -54,17 +72,7 @@ impl<'p> Numbered<'p> {
         if !page.has(flag::ORDERED) || prefix_len >= width || width > SHORT_MAX {
             return None;
         }
-        // A fence within a key leaves that key to the page on its left. One
-        // that is shorter than a key lies before all that continue it.
-        let first = match page.low() {
-            None => 0,
-            Some(low) => number_of(low.key)?.checked_add(u64::from(low.sequence.is_some()))?,
-        };
-        let last = match page.high() {
-            None => u64::MAX,
-            Some(high) if high.sequence.is_some() => number_of(high.key)?,
-            Some(high) => number_of(high.key)?.checked_sub(1)?,
-        };
+        let (first, last) = between(page.low(), page.high())?;
         Some(Numbered {
             slots: page.slots(),
             first,
@@ -193,6 +201,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::Bytewise;
+    use crate::types::Sequence;
     use proptest::prelude::*;
 
     #[test]
@@ -203,7 +213,35 @@ mod tests {
         assert_eq!(number_of(&[0; 9]), None);
     }
 
+    /// A fence: truncated, or a whole key, then perhaps within it or behind it.
+    fn fences() -> impl Strategy<Value = Option<(Vec<u8>, Option<Sequence>)>> {
+        let byte = || prop_oneof![0u8..3, Just(u8::MAX)];
+        let sequence = proptest::option::of(prop_oneof![Just(Sequence(7)), Just(Sequence::END)]);
+        let whole = ([byte(), byte()], sequence).prop_map(|(key, at)| (key.to_vec(), at));
+        let cut = byte().prop_map(|one| (vec![one], None));
+        proptest::option::of(prop_oneof![3 => whole, 1 => cut])
+    }
+
     proptest! {
+        #[test]
+        fn fences_let_in_by_number_what_they_let_in_by_bytes(low in fences(), high in fences()) {
+            let [low, high] = [&low, &high].map(|fence| {
+                fence.as_ref().map(|(key, sequence)| Position { key, sequence: *sequence })
+            });
+            let numbers = between(low, high);
+            for first in [0, 1, 2, 3, u8::MAX] {
+                for second in [0, 1, 2, 3, u8::MAX] {
+                    let key = [first, second];
+                    let goal = Goal::at(Target::Before(&key));
+                    let expected = !low.is_some_and(|low| goal.precedes(low, &Bytewise))
+                        && !high.is_some_and(|high| goal.passes(high, &Bytewise));
+                    let number = number_of(&key).unwrap();
+                    let found = numbers.is_some_and(|(from, to)| from <= number && number <= to);
+                    prop_assert_eq!(found, expected, "{:?}", key);
+                }
+            }
+        }
+
         #[test]
         fn a_seek_ends_where_a_look_at_each_slot_would(
             mut heads in proptest::collection::vec(0u32..40, 0..60),
