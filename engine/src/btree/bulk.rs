@@ -47,6 +47,8 @@ struct Row {
     /// Bytes of `entries` with whole keys, and how many have one.
     whole_bytes: usize,
     own_keys: usize,
+    /// Bytes of the longest of them.
+    longest: usize,
 }
 
 impl Row {
@@ -136,7 +138,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         } else {
             Fill::default()
         };
-        fill.bytes(self.store.page_size())
+        fill.bytes(self.store.page_size(), self.rows[level].longest)
     }
 
     /// Sets the first hidden row id that the finished relation will lease.
@@ -394,7 +396,9 @@ impl Row {
             self.whole_bytes -= own - self.entry_bytes(last - 1, 0, true);
             self.own_keys -= 1;
         }
-        self.whole_bytes += self.entry_bytes(last, 0, false);
+        let bytes = self.entry_bytes(last, 0, false);
+        self.longest = self.longest.max(bytes);
+        self.whole_bytes += bytes;
         self.own_keys += usize::from(self.has_key(last));
     }
 
@@ -414,8 +418,9 @@ impl Row {
             entry.key = entry.key.start - start..entry.key.end - start;
             entry.body = entry.body.start - start..entry.body.end - start;
         }
-        (self.whole_bytes, self.own_keys) = (0, 0);
+        (self.whole_bytes, self.own_keys, self.longest) = (0, 0, 0);
         for nth in 0..self.entries.len() {
+            self.longest = self.longest.max(self.entry_bytes(nth, 0, false));
             let below = nth + 1 < self.entries.len() && self.shares_key(nth);
             self.whole_bytes += self.entry_bytes(nth, 0, below);
             self.own_keys += usize::from(!below && self.has_key(nth));

@@ -186,8 +186,10 @@ fn fits(page: Page<'_>, entry: &NewEntry<'_>) -> bool {
 /// Whether an entry at the tree's end should rather begin a new leaf than fill
 /// up this one.
 fn leaves_behind(page: Page<'_>, entry: &NewEntry<'_>, fill: Fill) -> bool {
-    appends(page, entry)
-        && used_bytes(page) + cell_len(page, entry) + SLOT_BYTES > fill.bytes(page.size())
+    let bytes = cell_len(page, entry) + SLOT_BYTES;
+    // What is left behind gets an upper fence, no longer than this.
+    let fence = 1 + entry.key.len();
+    appends(page, entry) && used_bytes(page) + bytes > fill.bytes(page.size(), bytes + fence)
 }
 
 /// The operations that put an entry on a leaf with room for it.

@@ -37,6 +37,11 @@ pub(super) fn keyless_len(head: Head, body_len: usize) -> usize {
     5 + cid + sequence + body_len
 }
 
+/// How much longer than the version before it one with the same body is at
+/// most, commonly: it is not frozen, so it has a command id, and its number may
+/// take another byte.
+pub(super) const VERSION_GROWTH_MAX: usize = 8;
+
 /// Bytes that a key of its own adds to a leaf cell.
 pub(super) fn key_len(suffix_len: usize) -> usize {
     varint_len(suffix_len as u64) + suffix_len

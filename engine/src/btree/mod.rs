@@ -73,9 +73,19 @@ impl Fill {
         }
     }
 
-    /// Bytes of fences, slots and cells on a page that is so full.
-    fn bytes(self, page_size: usize) -> usize {
-        measure::usable_bytes(page_size) * self.percent / 100
+    /// Bytes of fences, slots and cells on a page that is so full, if its
+    /// entries take `entry` bytes each, with their slots.
+    ///
+    /// However full pages are to be, they keep room for a new version of one of
+    /// their entries, as long as that leaves them as full as they are by
+    /// default. The version before it is dead when the next one comes, and gives
+    /// it its room; without any, the first UPDATE of a row cuts its leaf in two
+    /// that stay half empty.
+    fn bytes(self, page_size: usize, entry: usize) -> usize {
+        let usable = measure::usable_bytes(page_size);
+        let roomy = usable.saturating_sub(entry + measure::VERSION_GROWTH_MAX);
+        let default = usable * self.percent.min(FILL_PERCENT) / 100;
+        (usable * self.percent / 100).min(roomy.max(default))
     }
 
     /// Bytes that two leaves may fill together to be merged: emptier ones where

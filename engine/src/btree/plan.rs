@@ -244,6 +244,12 @@ impl<'p, C: Compare> Planner<'p, C> {
     /// How far a split is from what is wanted, in bytes.
     fn cost(&self, at: usize, aim: Aim) -> usize {
         let size = self.page.size();
+        let full = || {
+            let fresh = self
+                .fresh
+                .map_or(0, |fresh| self.items[fresh.slot()].size());
+            self.fill.bytes(size, fresh)
+        };
         let within_key = if self.items[at - 1].below && aim != Aim::RightFull {
             usable_bytes(size) / 4
         } else {
@@ -252,8 +258,8 @@ impl<'p, C: Compare> Planner<'p, C> {
         within_key
             + match aim {
                 Aim::Even => self.left_bytes(at).abs_diff(self.right_bytes(at)),
-                Aim::LeftFull => self.left_bytes(at).abs_diff(self.fill.bytes(size)),
-                Aim::RightFull => self.right_bytes(at).abs_diff(self.fill.bytes(size)),
+                Aim::LeftFull => self.left_bytes(at).abs_diff(full()),
+                Aim::RightFull => self.right_bytes(at).abs_diff(full()),
             }
     }
 

@@ -55,12 +55,10 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let count = page.slot_count();
         let room = page.free_for_certain();
         let room_at_end = if last_leaf && count > 0 {
-            room.min(
-                self.fill
-                    .get()
-                    .bytes(page.size())
-                    .saturating_sub(used_bytes(page)),
-            )
+            // What is left behind gets an upper fence, no longer than a key.
+            let entry = entry_bytes(first, 0) + 1 + first.key.len();
+            let full = self.fill.get().bytes(page.size(), entry);
+            room.min(full.saturating_sub(used_bytes(page)))
         } else {
             room
         };
@@ -180,7 +178,10 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         if chosen.0 > usable_bytes(page.size()) {
             return Ok(None);
         }
-        let fill = self.fill.get().bytes(page.size());
+        let fill = self
+            .fill
+            .get()
+            .bytes(page.size(), entry_bytes(&entries[0], 0));
         let mut left = 0;
         while left + 1 < entries.len() {
             let next = plan(left + 1);

@@ -406,26 +406,21 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         };
         let block = self.tree.store.block_of(&leaf.guard);
         let page = Page::open(&leaf.guard, block)?;
-        let need = Head::encoded_len_max(key.len(), body.len()) + crate::page::SLOT_BYTES;
         let splits_key = page.high().is_some_and(|high| high.within_key().is_some());
-        if page.free() < need || splits_key {
+        let entry = NewEntry {
+            head,
+            key,
+            body,
+            slot: chain.insert_at,
+            key_below: chain.key_below,
+            like,
+        };
+        if splits_key || !self.tree.fits(&leaf, &entry)? {
             return self
                 .put_entry(leaf, head, key, body, like, RecordKind::Insert)
                 .map(written);
         }
-        let block = self.tree.put(
-            leaf,
-            NewEntry {
-                head,
-                key,
-                body,
-                slot: chain.insert_at,
-                key_below: chain.key_below,
-                like,
-            },
-            RecordKind::Insert,
-        )?;
-        Ok(written(block))
+        self.tree.put(leaf, entry, RecordKind::Insert).map(written)
     }
 
     /// Puts an entry at its place in the order, after pruning the leaf if it

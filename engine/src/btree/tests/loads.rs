@@ -186,8 +186,9 @@ fn ascending_loads(fill: Fill) -> [MemStore; 3] {
 
 #[test]
 fn ascending_loads_leave_leaves_as_full_as_they_are_to_be() {
-    for wanted in [10, 35, FILL_PERCENT, 100] {
-        let stores = ascending_loads(Fill::percent(wanted));
+    // Full leaves still have room for a new version of a row.
+    for (percent, wanted) in [(10, 10), (35, 35), (FILL_PERCENT, FILL_PERCENT), (100, 96)] {
+        let stores = ascending_loads(Fill::percent(percent));
         for (store, missing) in stores.iter().zip([10, 6, 6]) {
             let report = checked(store, &Bytewise);
             assert_eq!(report.entries, 5000);
@@ -400,4 +401,34 @@ fn all_frozen_is_cleared_by_what_is_not() {
     put(&tree, put_head(2), &number_key(2), &[0; 60]).unwrap();
     let report = checked(&store, &Bytewise);
     assert_eq!(report.leaf_pages, 2);
+}
+
+#[test]
+fn full_leaves_have_room_for_a_new_version() {
+    for store in ascending_loads(Fill::percent(100)) {
+        let tree = Tree::new(&store, &Bytewise);
+        let before = checked(&store, &Bytewise).leaf_pages;
+        // A run that finds the tree empty fills its first leaf.
+        for nth in (100..4900).step_by(100) {
+            let key = number_key(nth);
+            let leaf = tree.leaf_exclusive(Target::Before(&key)).unwrap();
+            let page = Page::open(&leaf.guard, leaf.block(&store)).unwrap();
+            let slot = crate::btree::search::lower_bound(
+                page,
+                leaf.block(&store),
+                Target::Before(&key),
+                &Bytewise,
+            );
+            let entry = NewEntry {
+                head: put_head(2),
+                key: &key,
+                body: &[6; 40],
+                slot: slot.unwrap(),
+                key_below: true,
+                like: None,
+            };
+            assert!(tree.fits(&leaf, &entry).unwrap(), "row {nth}");
+        }
+        assert_eq!(before, checked(&store, &Bytewise).leaf_pages);
+    }
 }
