@@ -74,9 +74,15 @@ pub fn row_room() -> (Vec<u8>, Vec<u8>) {
 /// The writer that this command is. Assigns the transaction an id: one without
 /// would not flush its WAL at commit.
 pub fn writer(cid: pg_sys::CommandId) -> Writer {
+    // SAFETY: no precondition within a transaction.
+    let xid = unsafe {
+        match pg::unguarded::server::GetCurrentTransactionIdIfAny() {
+            pg_sys::InvalidTransactionId => pg_sys::GetCurrentTransactionId(),
+            xid => xid,
+        }
+    };
     Writer {
-        // SAFETY: no precondition within a transaction.
-        xid: Xid(unsafe { pg_sys::GetCurrentTransactionId() }.into_inner()),
+        xid: Xid(xid.into_inner()),
         cid: CommandId(cid),
     }
 }

@@ -19,6 +19,7 @@ use pgrx::{PgMemoryContexts, pg_sys};
 
 use crate::row::TableLayout;
 use crate::slot;
+use crate::unguarded::server;
 
 /// Marks the structure as ours: `xs_heapfetch` of another table AM is as long
 /// as it likes, but no shorter than the pointer to its relation.
@@ -127,7 +128,7 @@ impl RowFetch {
     pub unsafe fn begin(relation: pg_sys::Relation) -> *mut pg_sys::IndexFetchTableData {
         // SAFETY: the allocation is as large as the structure.
         unsafe {
-            let fetch = pg_sys::palloc0(mem::size_of::<RowFetch>()).cast::<RowFetch>();
+            let fetch = server::palloc0(mem::size_of::<RowFetch>()).cast::<RowFetch>();
             fetch.write(RowFetch {
                 base: pg_sys::IndexFetchTableData { rel: relation },
                 magic: MAGIC,
@@ -153,12 +154,12 @@ impl RowFetch {
                 reference, kept_in, ..
             } = *fetch.cast::<RowFetch>();
             if !reference.is_null() {
-                pg_sys::pfree(reference.cast());
+                server::pfree(reference.cast());
             }
             if !kept_in.is_null() {
                 pg_sys::MemoryContextDelete(kept_in);
             }
-            pg_sys::pfree(fetch.cast());
+            server::pfree(fetch.cast());
         }
     }
 

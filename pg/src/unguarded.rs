@@ -11,7 +11,47 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use pgrx::pg_guard;
+use pgrx::{pg_guard, pg_sys};
+
+/// Functions of the server's, called as they are. What a guard costs is little,
+/// but a small statement has made a hundred such calls before it has read a row.
+///
+/// Those that say so may raise an ERROR, which jumps: to be called in callbacks
+/// where nothing with a destructor is alive. The others cannot, given what they
+/// have to be given anyway.
+pub mod server {
+    use super::pg_sys;
+    use std::ffi::c_char;
+
+    unsafe extern "C-unwind" {
+        /// Frees an allocation.
+        pub fn pfree(pointer: *mut std::ffi::c_void);
+        /// Raises for want of memory. Zeroed, in the current context.
+        pub fn palloc0(bytes: usize) -> *mut std::ffi::c_void;
+        /// Raises for want of memory.
+        pub fn MemoryContextAlloc(
+            context: pg_sys::MemoryContext,
+            bytes: usize,
+        ) -> *mut std::ffi::c_void;
+        /// Raises for want of memory.
+        pub fn AllocSetContextCreateInternal(
+            parent: pg_sys::MemoryContext,
+            name: *const c_char,
+            least: usize,
+            first: usize,
+            largest: usize,
+        ) -> pg_sys::MemoryContext;
+        /// Has a function called before the context is reset or deleted.
+        pub fn MemoryContextRegisterResetCallback(
+            context: pg_sys::MemoryContext,
+            callback: *mut pg_sys::MemoryContextCallback,
+        );
+        /// Raises what its callbacks raise.
+        pub fn MemoryContextDelete(context: pg_sys::MemoryContext);
+        /// The transaction's id, or 0 if it has none.
+        pub fn GetCurrentTransactionIdIfAny() -> pg_sys::TransactionId;
+    }
+}
 
 type Panic = Box<dyn Any + Send>;
 

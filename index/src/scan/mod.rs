@@ -21,8 +21,8 @@ mod walk;
 use engine::mvcc::batch::Batch;
 use engine::mvcc::fetch::Keys;
 use pg::open::OpenStore;
-use pgrx::PgMemoryContexts;
-use pgrx::pg_sys;
+use pg::unguarded::server;
+use pgrx::{pg_guard, pg_sys};
 
 use crate::covering;
 
@@ -41,6 +41,17 @@ pub struct Scan {
     work: pg_sys::MemoryContext,
     /// Set by the first rescan: `ambeginscan` is not told the table.
     parts: Option<Parts>,
+    /// By which the context drops the scan.
+    dropping: pg_sys::MemoryContextCallback,
+}
+
+const _: () = assert!(align_of::<Scan>() <= 8);
+
+/// Called by the scan's context, which then gives the memory back.
+#[pg_guard]
+unsafe extern "C-unwind" fn drop_scan(scan: *mut std::ffi::c_void) {
+    // SAFETY: written by `Scan::begin`, and dropped nowhere else.
+    unsafe { scan.cast::<Scan>().drop_in_place() }
 }
 
 struct Parts {
@@ -89,15 +100,21 @@ impl Scan {
         // at the latest; the state is dropped by the deletion of its own.
         unsafe {
             let context = new_context(pg_sys::CurrentMemoryContext);
-            let scan = Scan {
+            let work = new_context(context);
+            let scan = server::MemoryContextAlloc(context, size_of::<Scan>()).cast::<Scan>();
+            scan.write(Scan {
                 context,
-                work: new_context(context),
+                work,
                 parts: None,
-            };
+                dropping: pg_sys::MemoryContextCallback {
+                    func: Some(drop_scan),
+                    arg: scan.cast(),
+                    next: std::ptr::null_mut(),
+                },
+            });
+            server::MemoryContextRegisterResetCallback(context, &raw mut (*scan).dropping);
             (*descriptor).xs_itupdesc = (*(*descriptor).indexRelation).rd_att;
-            (*descriptor).opaque = PgMemoryContexts::For(context)
-                .leak_and_drop_on_delete(scan)
-                .cast();
+            (*descriptor).opaque = scan.cast();
         }
     }
 
@@ -120,7 +137,7 @@ impl Scan {
         unsafe {
             let context = Scan::of(descriptor).context;
             (*descriptor).opaque = std::ptr::null_mut();
-            pg_sys::MemoryContextDelete(context);
+            server::MemoryContextDelete(context);
         }
     }
 
@@ -270,11 +287,11 @@ unsafe fn types(descriptor: pg_sys::IndexScanDesc, source: &Source) -> KeyTypes<
 }
 
 /// # Safety
-/// `parent` is a live memory context.
+/// `parent` is a live memory context; nothing with a destructor is alive.
 unsafe fn new_context(parent: pg_sys::MemoryContext) -> pg_sys::MemoryContext {
     // SAFETY: the name is a constant, as the function demands.
     unsafe {
-        pg_sys::AllocSetContextCreateInternal(
+        server::AllocSetContextCreateInternal(
             parent,
             c"rowref index scan".as_ptr(),
             pg_sys::ALLOCSET_SMALL_MINSIZE as usize,

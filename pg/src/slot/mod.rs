@@ -19,6 +19,7 @@ use pgrx::pg_guard;
 use pgrx::pg_sys;
 
 use crate::row::{Arena, Cursor, TableLayout};
+use crate::unguarded::server::pfree;
 
 pub use columns::{clear_any, columns, columns_upto};
 pub use store::{set_head, set_locked, store, store_borrowed};
@@ -143,7 +144,7 @@ impl RowSlot {
         if !self.values.is_null() {
             let values = mem::replace(&mut self.values, ptr::null_mut());
             // SAFETY: allocated by `materialize`, and forgotten just now.
-            unsafe { pg_sys::pfree(values.cast()) };
+            unsafe { pfree(values.cast()) };
         }
     }
 }
@@ -179,7 +180,7 @@ unsafe extern "C-unwind" fn release(slot: *mut pg_sys::TupleTableSlot) {
             mem::replace(&mut slot.arena, Arena::EMPTY).start,
         ] {
             if !memory.is_null() {
-                pg_sys::pfree(memory.cast());
+                pfree(memory.cast());
             }
         }
         slot.own_capacity = 0;
