@@ -333,11 +333,7 @@ unsafe fn late_of(index: pg_sys::Relation) -> Option<(Rc<IndexLayout>, u32)> {
     // SAFETY: the caller's promise.
     unsafe {
         let form = &*(*index).rd_index;
-        let is_plain = form.indisvalid
-            && form.indisready
-            && form.indislive
-            && !form.indisunique
-            && !form.indisexclusion;
+        let is_plain = form.indisvalid && form.indisready && form.indislive && !form.indisexclusion;
         match storage_of(index) {
             IndexStorage::Stored(layout) if is_plain => Some((layout, file_number(index))),
             _ => None,

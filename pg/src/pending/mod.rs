@@ -73,8 +73,8 @@ fn pending() -> &'static Pending {
     PENDING.with(|pending| *pending)
 }
 
-/// An index whose entries may be collected: one that nothing is checked by, and
-/// that holds every row.
+/// An index whose entries may be collected: one that holds every row that it
+/// should, and is no EXCLUDE constraint's.
 #[derive(Clone, Copy)]
 pub struct PlainIndex<'i> {
     /// The index, locked to the end of the transaction.
