@@ -168,7 +168,8 @@ unsafe fn put_unique(
     // (rule 10).
     unsafe {
         let mut looked_again = false;
-        let mut missed_row = false;
+        // The entry whose row was not there.
+        let mut missed = None;
         loop {
             let admission = index
                 .store()
@@ -195,8 +196,12 @@ unsafe fn put_unique(
                             wait_for_inserter(what.table, by, false, again, what.handle);
                             continue;
                         }
-                        // Its entry has ended meanwhile.
-                        RowBehind::Gone if !std::mem::replace(&mut missed_row, true) => continue,
+                        // Its entry has ended meanwhile: no later than the writer
+                        // did who ended the row. Another may be in its place.
+                        RowBehind::Gone if missed.as_ref() != Some(&entry) => {
+                            missed = Some(entry);
+                            continue;
+                        }
                         RowBehind::Gone | RowBehind::Stands => {}
                     }
                     let described =
