@@ -140,8 +140,10 @@ seems_to_hold(Buffer buffer, Relation rel, BlockNumber block)
 /*
  * Where a block of the main fork may be: where it was found last; or, since
  * relations that were loaded in order mostly lie so in the buffers, right
- * behind the block before it, or as far from the block looked for last as the
- * blocks are from each other.  InvalidBuffer if none of this seems to be so.
+ * behind the block before it, or right before that, because buffers that a
+ * dropped relation has left are given away last to first; or as far from the
+ * block looked for last as the blocks are from each other.  InvalidBuffer if
+ * none of this seems to be so.
  */
 static inline Buffer
 recent_buffer_of(Relation rel, BlockNumber block)
@@ -155,10 +157,15 @@ recent_buffer_of(Relation rel, BlockNumber block)
 	{
 		recent = recent_of(rel, block - 1);
 		if (recent->block == block - 1 && BufferIsValid(recent->buffer) &&
-			recent->buffer < NBuffers &&
-			RelFileNodeEquals(recent->node, rel->rd_node) &&
-			seems_to_hold(recent->buffer + 1, rel, block))
-			return recent->buffer + 1;
+			RelFileNodeEquals(recent->node, rel->rd_node))
+		{
+			if (recent->buffer < NBuffers &&
+				seems_to_hold(recent->buffer + 1, rel, block))
+				return recent->buffer + 1;
+			if (recent->buffer > 1 &&
+				seems_to_hold(recent->buffer - 1, rel, block))
+				return recent->buffer - 1;
+		}
 	}
 	if (stride->doubt < DOUBT_ENOUGH && RelFileNodeEquals(stride->node, rel->rd_node))
 	{

@@ -38,6 +38,7 @@ fn page_flags(page: Page<'_>) -> Vec<&'static str> {
         (flag::ROOT, "root"),
         (flag::ORDERED, "ordered"),
         (flag::ALL_FROZEN, "all frozen"),
+        (flag::ROWS_FROZEN, "rows frozen"),
     ]
     .into_iter()
     .filter(|(flag, _)| page.has(*flag))

@@ -11,6 +11,7 @@ use super::meta::Meta;
 use super::search::{compare_positions, copy_key};
 use crate::compare::Compare;
 use crate::error::{Error, Result};
+use crate::page::cell::{EntryKind, LeafCell, bit};
 use crate::page::{self, Page, PageKind, Position, PositionBuf, flag};
 use crate::store::PageStore;
 use crate::types::{BlockNumber, Level};
@@ -286,14 +287,23 @@ impl<S: PageStore, C: Compare> Checker<'_, S, C> {
         if page.has(flag::ALL_FROZEN) {
             self.all_frozen(page, block);
         }
+        if page.has(flag::ROWS_FROZEN) {
+            self.rows_frozen(page, block);
+        }
+    }
+
+    fn rows_frozen(&mut self, page: Page<'_>, block: BlockNumber) {
+        let held = (0..page.slot_count()).all(|slot| {
+            page.slot(slot).key_below || page.leaf_cell(slot, block).is_ok_and(is_frozen_row)
+        });
+        if !held {
+            self.problem(block, "ROWS_FROZEN on a page that has others");
+        }
     }
 
     fn all_frozen(&mut self, page: Page<'_>, block: BlockNumber) {
-        use crate::page::cell::{EntryKind, bit};
-        let live = (0..page.slot_count()).all(|slot| {
-            page.leaf_cell(slot, block)
-                .is_ok_and(|cell| cell.head.kind() == EntryKind::Put && cell.head.has(bit::FROZEN))
-        });
+        let live =
+            (0..page.slot_count()).all(|slot| page.leaf_cell(slot, block).is_ok_and(is_frozen_row));
         if !live {
             self.problem(block, "ALL_FROZEN on a page that is not");
         }
@@ -357,4 +367,8 @@ fn position(page: Page<'_>, slot: usize, block: BlockNumber) -> Result<PositionB
         key,
         sequence: position.sequence,
     })
+}
+
+fn is_frozen_row(cell: LeafCell<'_>) -> bool {
+    cell.head.kind() == EntryKind::Put && cell.head.has(bit::FROZEN)
 }

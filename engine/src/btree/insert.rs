@@ -45,12 +45,13 @@ pub struct RunEntry<'e> {
 
 /// The page flags that an entry makes untrue.
 pub(super) fn flags_broken(page: Page<'_>, head: Head, key_below: bool) -> u16 {
-    let keeps = head.kind() == EntryKind::Put && head.has(bit::FROZEN) && !key_below;
-    if keeps {
-        0
-    } else {
-        page.flags() & flag::ALL_FROZEN
-    }
+    let is_frozen_row = head.kind() == EntryKind::Put && head.has(bit::FROZEN);
+    let broken = match (key_below, is_frozen_row) {
+        (false, true) => 0,
+        (true, _) => flag::ALL_FROZEN,
+        (false, false) => flag::SETTLED,
+    };
+    page.flags() & broken
 }
 
 fn cell_len(page: Page<'_>, entry: &NewEntry<'_>) -> usize {

@@ -158,7 +158,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         // Its bytes behind the page's prefix stay what they are.
         let mut downlink = Vec::new();
         InnerCell::encode(right_block, own.position, 0, &mut downlink);
-        let not_frozen = flag::ALL_FROZEN & !left_page.flags();
+        let not_frozen = flag::SETTLED & !left_page.flags();
         let mut right_ops = Ops::new()
             .fences(merged.prefix_len as u16, left_page.low(), right_page.high())
             .insert_run(SlotNumber(0), merged.cells.iter());

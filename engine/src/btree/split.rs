@@ -108,7 +108,14 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         } else {
             None
         };
-        let inherited = page.flags() & (flag::ORDERED | flag::ALL_FROZEN) & !halves.clear;
+        // Within a key's versions the left page's last entry gets a key though
+        // it may be no row, unless every entry is one.
+        let broken = if page.has(flag::ALL_FROZEN) && halves.clear & flag::ALL_FROZEN == 0 {
+            halves.clear
+        } else {
+            halves.clear | page.flags() & flag::ROWS_FROZEN
+        };
+        let inherited = page.flags() & (flag::ORDERED | flag::SETTLED) & !broken;
         let right_ops = Ops::new()
             .format(&Format {
                 kind: page.kind(),
@@ -130,7 +137,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         left_ops.extend_from_slice(halves.left_extra.as_bytes());
         left_ops.extend_from_slice(
             Ops::new()
-                .flags(flag::INCOMPLETE_SPLIT, halves.clear)
+                .flags(flag::INCOMPLETE_SPLIT, broken)
                 .links(None, Some(right_block))
                 .as_bytes(),
         );

@@ -6,12 +6,27 @@ use super::{Transactions, Versioned};
 use crate::btree::Leaf;
 use crate::compare::Compare;
 use crate::error::Result;
-use crate::page::cell::{EntryKind, Head, bit, is_frozen_row};
+use crate::page::cell::{EntryKind, Head, bit};
 use crate::page::op::Ops;
 use crate::page::{Page, flag};
 use crate::record::RecordKind;
 use crate::store::PageStore;
-use crate::types::{SlotNumber, Xid};
+use crate::types::{CommandId, Sequence, SlotNumber, Xid};
+
+/// How many rows are passed over between two looks at what else is to be done:
+/// as many as lie on what is fetched of the next leaf meanwhile, if rows are of
+/// some hundred bytes.
+const ROWS_AT_ONCE: usize = 4;
+
+/// What need not be read of a frozen row: [`retain`] asks a frozen version for
+/// its writer only to recognise that of the version above it, and keeps one more
+/// if it does not.
+const A_FROZEN_ROW: Head = Head {
+    flags: EntryKind::Put as u8 | bit::FROZEN,
+    xmin: Xid::NONE,
+    cid: CommandId(0),
+    sequence: Sequence::FIRST,
+};
 
 /// What pruning a leaf did, and what it left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -53,24 +68,31 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let mut horizon = Xid::NONE;
         let mut heads: Vec<Head> = Vec::new();
         let mut fates = Vec::new();
+        let rows_frozen = page.has(flag::ROWS_FROZEN);
+        let rows_at_once = if rows_frozen { count } else { ROWS_AT_ONCE };
         let mut slot = 0;
         while slot < count {
             let first = slot;
-            if settle {
+            // Most keys of a leaf that was pruned before: one frozen row. In
+            // between, the next leaf is fetched bit by bit.
+            let rows = page.frozen_rows(slot, rows_at_once);
+            if settle && !rows_frozen {
                 self.tree.store.expect_more();
             }
-            // Most keys of a leaf that was pruned before: one frozen row.
-            let read = page.slot(slot);
-            if !read.key_below && is_frozen_row(page.cell_bytes(read)) {
-                result.live += 1;
-                slot += 1;
+            if rows > 0 {
+                result.live += rows;
+                slot += rows;
                 continue;
             }
             heads.clear();
             loop {
-                let head = page.leaf_cell(slot, block)?.head;
+                let (head, more) = if rows_frozen && !page.slot(slot).key_below {
+                    (A_FROZEN_ROW, false)
+                } else {
+                    let head = page.leaf_cell(slot, block)?.head;
+                    (head, same_key_follows(page, block, slot, head)?)
+                };
                 heads.push(head);
-                let more = same_key_follows(page, block, slot, head)?;
                 slot += 1;
                 if !more {
                     break;
@@ -130,7 +152,10 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             ops = ops.prune(&remove, &freeze);
         }
         if notes {
-            ops = ops.flags(flag::ALL_FROZEN, 0);
+            ops = ops.flags(flag::SETTLED, 0);
+        } else if rows_frozen {
+            // What is left of a key may be something else, and have the key now.
+            ops = ops.flags(0, flag::ROWS_FROZEN);
         }
         self.tree.commit_leaf(leaf, RecordKind::Prune, ops, horizon);
         Ok(result)

@@ -140,7 +140,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let mut cell = Vec::new();
         head.encode(old.suffix, &[], &mut cell);
         let mut ops = Ops::new().replace(SlotNumber(slot as u16), &cell);
-        let settled = page.flags() & flag::ALL_FROZEN;
+        let settled = page.flags() & flag::SETTLED;
         if settled != 0 {
             ops = ops.flags(0, settled);
         }

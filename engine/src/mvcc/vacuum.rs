@@ -87,10 +87,14 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         loop {
             let mut leaf = self.tree.leaf_exclusive(beginning(&place))?;
             let page = Page::open(&leaf.guard, self.tree.store.block_of(&leaf.guard))?;
-            // Each entry of the next one will be looked at, unless it is as
-            // settled as this one.
+            // The next one is probably as this one: each of its entries will be
+            // looked at, or little but its slots, or nothing.
             if page.right().is_some() && !page.has(flag::ALL_FROZEN) {
-                self.tree.store.expect(page.right());
+                if page.has(flag::ROWS_FROZEN) {
+                    self.tree.store.expect_little(page.right());
+                } else {
+                    self.tree.store.expect(page.right());
+                }
             }
             let pruned = self.settle_leaf(&mut leaf)?;
             total.leaves += 1;

@@ -7,6 +7,7 @@
 mod end;
 
 use super::cell::{EntryKind, InnerCell, LeafCell, bit};
+use super::close::drop_slots;
 use super::op::{self, Fence, Format, Op};
 use super::{
     AT_LOWER, AT_SIZE, AT_SPECIAL, AT_UPPER, HEADER_BYTES, KEY_BELOW, LAYOUT_VERSION, Page,
@@ -584,6 +585,9 @@ fn prune(
         if rest.peek() == Some(&slot) {
             return Err("a slot is both removed and frozen");
         }
+    }
+    if freeze.is_empty() && drop_slots(bytes, remove) {
+        return Ok(());
     }
     let old = scratch_copy(bytes, scratch);
     let mut removed = op::slots(remove).peekable();

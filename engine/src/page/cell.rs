@@ -7,7 +7,7 @@
 //! inner  child u32 | has sequence u8 | sequence u64, if so | key behind the page's prefix
 //! ```
 
-use super::{Page, Position};
+use super::{Page, Position, Slot, flag};
 use crate::error::{Error, Result};
 use crate::types::{BlockNumber, CommandId, Sequence, Xid};
 
@@ -253,15 +253,36 @@ impl<'p> InnerCell<'p> {
     }
 }
 
-/// Whether a leaf cell is a frozen row, by its first byte alone. If it has its
-/// key, the key's entries end with it.
-#[inline]
-pub fn is_frozen_row(cell: &[u8]) -> bool {
-    cell.first()
-        .is_some_and(|flags| flags & KIND == EntryKind::Put as u8 && flags & bit::FROZEN != 0)
-}
+/// The first byte of a cell that is a frozen row, as far as it is one.
+const FROZEN_ROW: u8 = EntryKind::Put as u8 | bit::FROZEN;
 
 impl<'p> Page<'p> {
+    /// How many slots of a leaf from `slot` on, up to `most`, are each all there
+    /// is of a key: a frozen row with its key. They are told by the slot and the
+    /// cell's first byte alone, or, where all rows are frozen, by the slot.
+    #[inline]
+    pub fn frozen_rows(self, slot: usize, most: usize) -> usize {
+        let slots = self.slot_bytes();
+        let end = slots.len().min(slot.saturating_add(most));
+        if self.has(flag::ROWS_FROZEN) {
+            return slots[slot..end]
+                .iter()
+                .take_while(|raw| !Slot::read(raw).key_below)
+                .count();
+        }
+        slots[slot..end]
+            .iter()
+            .take_while(|raw| {
+                let slot = Slot::read(raw);
+                !slot.key_below
+                    && self
+                        .cell_bytes(slot)
+                        .first()
+                        .is_some_and(|flags| flags & (KIND | bit::FROZEN) == FROZEN_ROW)
+            })
+            .count()
+    }
+
     /// The leaf cell in a slot.
     #[inline]
     pub fn leaf_cell(self, slot: usize, block: BlockNumber) -> Result<LeafCell<'p>> {

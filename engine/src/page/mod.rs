@@ -16,6 +16,7 @@
 pub mod apply;
 pub mod cell;
 pub mod check;
+mod close;
 pub mod op;
 
 use crate::error::{Error, Result};
@@ -107,6 +108,11 @@ pub mod flag {
     pub const ORDERED: u16 = 4;
     /// Every version on this leaf is frozen and live (rule 43).
     pub const ALL_FROZEN: u16 = 8;
+    /// Every entry on this leaf that has its key is a frozen row: whatever was
+    /// written since it was [`ALL_FROZEN`] stands on top of such a row.
+    pub const ROWS_FROZEN: u16 = 16;
+    /// What pruning notes, and writers take back.
+    pub const SETTLED: u16 = ALL_FROZEN | ROWS_FROZEN;
 }
 
 /// A position in the order of entries: a key, and for versions of it, which.
@@ -219,6 +225,19 @@ pub struct Slot {
     /// The four key bytes behind the page's prefix, as a big-endian number;
     /// zero where keys do not compare as bytes.
     pub head: u32,
+}
+
+impl Slot {
+    #[inline]
+    pub(crate) fn read(raw: &[u8; SLOT_BYTES]) -> Slot {
+        let length = u16::from_le_bytes([raw[2], raw[3]]);
+        Slot {
+            offset: u16::from_le_bytes([raw[0], raw[1]]),
+            length: length & !KEY_BELOW,
+            key_below: length & KEY_BELOW != 0,
+            head: u32::from_le_bytes([raw[4], raw[5], raw[6], raw[7]]),
+        }
+    }
 }
 
 #[inline]
@@ -479,16 +498,18 @@ impl<'p> Page<'p> {
     #[inline]
     pub fn slot(self, slot: usize) -> Slot {
         let at = HEADER_BYTES + slot * SLOT_BYTES - LSN_BYTES;
-        let raw: [u8; SLOT_BYTES] = self.bytes[at..at + SLOT_BYTES]
+        let raw = self.bytes[at..at + SLOT_BYTES]
             .try_into()
             .expect("a slot has eight bytes");
-        let length = u16::from_le_bytes([raw[2], raw[3]]);
-        Slot {
-            offset: u16::from_le_bytes([raw[0], raw[1]]),
-            length: length & !KEY_BELOW,
-            key_below: length & KEY_BELOW != 0,
-            head: u32::from_le_bytes([raw[4], raw[5], raw[6], raw[7]]),
-        }
+        Slot::read(raw)
+    }
+
+    /// All slots, as they stand on the page.
+    #[inline]
+    pub(crate) fn slot_bytes(self) -> &'p [[u8; SLOT_BYTES]] {
+        let from = HEADER_BYTES - LSN_BYTES;
+        let end = from + self.slot_count() * SLOT_BYTES;
+        self.bytes[from..end].as_chunks().0
     }
 
     /// All slots, as they are stored.

@@ -109,6 +109,9 @@ fn check_finds_each_of_these_corruptions() {
     broken("ALL_FROZEN", &|_, tree| {
         alter(tree, &|_| Ops::new().flags(flag::ALL_FROZEN, 0));
     });
+    broken("ROWS_FROZEN", &|_, tree| {
+        alter(tree, &|_| Ops::new().flags(flag::ROWS_FROZEN, 0));
+    });
     broken("ORDERED", &|_, tree| {
         alter(tree, &|_| Ops::new().flags(0, flag::ORDERED));
     });

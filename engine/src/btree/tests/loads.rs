@@ -432,3 +432,50 @@ fn full_leaves_have_room_for_a_new_version() {
         assert_eq!(before, checked(&store, &Bytewise).leaf_pages);
     }
 }
+
+#[test]
+fn rows_frozen_stays_while_what_is_written_stands_on_them() {
+    let frozen = Head {
+        flags: bit::FROZEN,
+        cid: CommandId(0),
+        ..put_head(1)
+    };
+    let newer = Head {
+        flags: EntryKind::Tombstone as u8,
+        sequence: Sequence(frozen.sequence.0 + 1),
+        ..put_head(2)
+    };
+    let mark = |tree: &Tree<'_, MemStore, Bytewise>| {
+        let mut leaf = tree.leaf_exclusive(Target::First).unwrap();
+        let ops = Ops::new().flags(flag::SETTLED, 0);
+        tree.commit_leaf(&mut leaf, RecordKind::Prune, ops, Xid::NONE);
+    };
+    let marks = |tree: &Tree<'_, MemStore, Bytewise>| {
+        let guard = tree.leaf(Target::First).unwrap();
+        Page::open(&guard, BlockNumber(1)).unwrap().flags() & flag::SETTLED
+    };
+    let store = ordered_store(512);
+    let tree = Tree::new(&store, &Bytewise);
+    put(&tree, frozen, b"a", b"").unwrap();
+    put(&tree, frozen, b"b", b"").unwrap();
+    mark(&tree);
+    put(&tree, newer, b"a", b"").unwrap();
+    assert_eq!(marks(&tree), flag::ROWS_FROZEN);
+    checked(&store, &Bytewise);
+    put(&tree, put_head(1), b"c", b"").unwrap();
+    assert_eq!(marks(&tree), 0);
+    // A split between a version and the row below it gives the version a key.
+    let store = ordered_store(256);
+    let tree = Tree::new(&store, &Bytewise);
+    put(&tree, frozen, b"a", &[0; 60]).unwrap();
+    mark(&tree);
+    for number in 2..5 {
+        let head = Head {
+            sequence: Sequence(number),
+            ..put_head(2)
+        };
+        put(&tree, head, b"a", &[0; 60]).unwrap();
+    }
+    assert!(checked(&store, &Bytewise).leaf_pages > 1);
+    assert_eq!(marks(&tree), 0);
+}
