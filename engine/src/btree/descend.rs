@@ -106,6 +106,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                 continue;
             }
             let mut steps = Steps::default();
+            let mut is_beyond_unfinished = false;
             while at > level {
                 let guard = self.store.read(block)?;
                 let page = Page::open(&guard, block)?;
@@ -115,11 +116,20 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                         continue 'restart;
                     }
                     Arrival::Right(next) => {
+                        is_beyond_unfinished |= page.has(flag::INCOMPLETE_SPLIT);
                         steps.take(self.store, block)?;
                         block = next;
                     }
                     Arrival::Here => {
-                        path.remember(at, block);
+                        // Whoever puts a downlink here shall come by the page
+                        // whose split he has to end first.
+                        let hint = if is_beyond_unfinished {
+                            BlockNumber::NONE
+                        } else {
+                            block
+                        };
+                        is_beyond_unfinished = false;
+                        path.remember(at, hint);
                         if page.slot_count() == 0 {
                             return Err(Error::corrupt(block, "an inner page without downlinks"));
                         }
@@ -217,8 +227,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                 return Ok(None);
             }
             if page.kind() != PageKind::Deleted && page.has(flag::INCOMPLETE_SPLIT) {
-                // Nobody may get past this page before its right sibling has
-                // a downlink, or that sibling could be split without one.
+                // The next writer ends it: readers would go the longer way for
+                // ever.
                 self.finish_split(&mut guard, path)?;
             }
             match arrival {

@@ -27,6 +27,9 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// right sibling's downlink into the parent and clears the flag, in one
     /// record. The page stays locked; its parents are locked on the way and
     /// released: child before parent.
+    ///
+    /// Below a root that was split and has none above it yet there is no parent:
+    /// then the split is left as it is, for the writer who ends the root's.
     pub(super) fn finish_split(&self, child: &mut S::Exclusive<'t>, path: &mut Path) -> Result<()> {
         let block = self.store.block_of(child);
         let page = Page::open(child, block)?;
@@ -41,7 +44,10 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         if page.has(flag::ROOT) {
             return self.raise_root(child, level, &right);
         }
-        let mut parent = self.lock_parent(Level(level.0 + 1), right.low.as_ref(), path)?;
+        let above = Level(level.0 + 1);
+        let Some(mut parent) = self.lock_parent(above, right.low.as_ref(), path)? else {
+            return Ok(());
+        };
         let parent_block = self.store.block_of(&parent);
         let parent_page = Page::open(&parent, parent_block)?;
         let position = right.low.as_ref();
@@ -72,8 +78,6 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let plan = Planner::new(parent_page, parent_block, Some(fresh), self.compare)?
             .plan()?
             .ok_or_else(|| Error::corrupt(parent_block, "an inner page cannot be split"))?;
-        // The new half may be let go of at once: nobody changes it before its
-        // downlink is there without first ending this very split.
         drop(self.split(&mut parent, &plan, Some(fresh), Some(child))?);
         self.finish_split(&mut parent, path)
     }
@@ -133,12 +137,15 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     /// Neither the hint is waited for nor the remembered root. Both may be older
     /// than pages that the caller holds, so that the page was unlinked meanwhile
     /// and used again as one of those.
+    ///
+    /// `None` if the tree has no such level: the root of the level below was
+    /// split and is no root's child yet.
     pub(super) fn lock_parent(
         &self,
         level: Level,
         position: Position<'_>,
         path: &mut Path,
-    ) -> Result<S::Exclusive<'t>> {
+    ) -> Result<Option<S::Exclusive<'t>>> {
         let goal = Goal::at(Target::of(position));
         if let Some(block) = path.hint(level)
             && let Some(guard) = self.store.try_lock(block)?
@@ -147,15 +154,18 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             if self.arrive(page, goal, level, false) == Arrival::Here
                 && !page.has(flag::INCOMPLETE_SPLIT)
             {
-                return Ok(guard);
+                return Ok(Some(guard));
             }
         }
         for _ in 0..RESTARTS_MAX {
             self.root.set(None);
+            if self.root()?.1 < level {
+                return Ok(None);
+            }
             let found = self.descend(goal, level, path)?;
             if let Some(guard) = self.settle(found, goal, level, path)? {
                 path.remember(level, self.store.block_of(&guard));
-                return Ok(guard);
+                return Ok(Some(guard));
             }
         }
         Err(self.lost(BlockNumber::META))

@@ -131,8 +131,6 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
                     return Ok(block);
                 }
                 if at_end {
-                    // Only now: a page without a downlink must not be reached
-                    // but through the one that says INCOMPLETE_SPLIT.
                     self.rightmost.set(Some(right_block));
                 }
                 return Ok(right_block);

@@ -139,7 +139,10 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         let boundary = left_page
             .high()
             .ok_or_else(|| Error::corrupt(left_block, "not the last page, but without a fence"))?;
-        let mut parent = self.lock_parent(Level(level.0 + 1), boundary, &mut path)?;
+        let above = Level(level.0 + 1);
+        let mut parent = self
+            .lock_parent(above, boundary, &mut path)?
+            .ok_or_else(|| Error::corrupt(left_block, "it has a sibling, but no parent"))?;
         let parent_block = self.store.block_of(&parent);
         let parent_page = Page::open(&parent, parent_block)?;
         let behind = downlink_slot(parent_page, parent_block, boundary, self.compare)?;

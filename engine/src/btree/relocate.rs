@@ -2,9 +2,9 @@
 
 use super::cells::raw_cells;
 use super::meta::Meta;
-use super::search::downlink_slot;
+use super::search::{Goal, downlink_slot};
 use super::split::slot_number;
-use super::{Path, Tree};
+use super::{Path, Target, Tree};
 use crate::compare::Compare;
 use crate::error::{Error, Result};
 use crate::page::cell::InnerCell;
@@ -135,7 +135,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     }
 
     /// The parent of the page that begins at `low`, and what has it name
-    /// another block.
+    /// another block. Ends no splits on the way: that may take a new page, and
+    /// the place for it is not to be found at the end that is being cleared.
     fn child_at(
         &self,
         level: Level,
@@ -143,8 +144,13 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         from: BlockNumber,
         to: BlockNumber,
     ) -> Result<(BlockNumber, S::Exclusive<'t>, Ops)> {
-        let parent = self.lock_parent(level, low, &mut Path::new())?;
-        let block = self.store.block_of(&parent);
+        let goal = Goal::at(Target::of(low));
+        self.root.set(None);
+        let block = {
+            let guard = self.page_shared(level, goal, None, &mut Path::new())?;
+            self.store.block_of_shared(&guard)
+        };
+        let parent = self.store.lock(block)?;
         let page = Page::open(&parent, block)?;
         let slot = if low.key.is_empty() && low.sequence.is_none() {
             Some(0)

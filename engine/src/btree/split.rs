@@ -115,7 +115,10 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         } else {
             halves.clear | page.flags() & flag::ROWS_FROZEN
         };
-        let inherited = page.flags() & (flag::ORDERED | flag::SETTLED) & !broken;
+        // If its own right sibling still lacks a downlink, the right half is now
+        // the one to say so.
+        let inherited =
+            page.flags() & (flag::ORDERED | flag::SETTLED | flag::INCOMPLETE_SPLIT) & !broken;
         let right_ops = Ops::new()
             .format(&Format {
                 kind: page.kind(),

@@ -21,16 +21,15 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         pause: &mut impl FnMut(&Vacuumed),
     ) -> Result<()> {
         let mut level = Level(1);
-        // The root's own level has one page.
-        while level < self.tree.root_level()? {
+        // The root's own level as well: it has one page, or several and no
+        // root above them if a crash cut off the root's split.
+        while level <= self.tree.root_level()? {
             self.condense_level(level, total, pause)?;
             level.0 += 1;
         }
         while self.tree.lower_root()? {
             total.lowered += 1;
-        }
-        if self.tree.root_level()? > Level::LEAF {
-            total.inner += 1;
+            total.inner = total.inner.saturating_sub(1);
         }
         Ok(())
     }

@@ -60,9 +60,9 @@ fn once(client: &mut Client, am: &str, rows: i64) -> Result<(Cost, Cost)> {
     client.batch_execute(&format!(
         "create table bench_delete (k int primary key, pad text not null) using {am};
          insert into bench_delete
-             select i, 'row ' || i || repeat('.', 70) from generate_series(1, {rows}) i;
-         vacuum analyze bench_delete"
+             select i, 'row ' || i || repeat('.', 70) from generate_series(1, {rows}) i"
     ))?;
+    client.batch_execute("vacuum analyze bench_delete")?;
     let (delete, count) = meter::measure(client, |client| {
         Ok(client.execute("delete from bench_delete where k % 10 = 0", &[])?)
     })?;

@@ -6,6 +6,7 @@ mod loads;
 mod model;
 mod promises;
 mod splits;
+mod unfinished;
 
 use std::cmp::Ordering;
 
