@@ -157,7 +157,14 @@ fn a_subscriber_has_every_row_of_its_publisher() -> Result<()> {
         .get(0);
     let start = Instant::now();
     loop {
-        let done: bool = here
+        // The main worker goes on while others still copy their tables.
+        let copied: bool = there
+            .query_one(
+                "select bool_and(srsubstate = 'r') from pg_subscription_rel",
+                &[],
+            )?
+            .get(0);
+        let streamed: bool = here
             .query_one(
                 &format!(
                     "select coalesce(bool_and(replay_lsn >= '{target}'), false)
@@ -166,7 +173,7 @@ fn a_subscriber_has_every_row_of_its_publisher() -> Result<()> {
                 &[],
             )?
             .get(0);
-        if done {
+        if copied && streamed {
             break;
         }
         assert!(

@@ -16,8 +16,9 @@
 pub mod apply;
 pub mod cell;
 pub mod check;
-mod close;
 pub mod op;
+mod parts;
+mod prune;
 
 use crate::error::{Error, Result};
 use crate::store::LSN_BYTES;
