@@ -2,15 +2,18 @@
 
 mod history;
 
-use engine::btree::Tree;
 use engine::btree::check::check;
+use engine::btree::{Bulk, Target, Tree};
 use engine::compare::{Bytewise, Compare};
 use engine::mem::{MemStore, TestSession, TestTransactions};
 use engine::mvcc::batch::Batch;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::write::{Insertion, Outcome, Successor};
 use engine::mvcc::{Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
-use engine::page::cell::EntryKind;
+use engine::page::Page;
+use engine::page::cell::{EntryKind, Head};
+use engine::store::PageStore;
+use engine::{CommandId, Sequence, Xid};
 use history::{History, Order};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -321,6 +324,186 @@ fn savepoints_that_lock_one_row_leave_one_lock() {
     assert!(records < 10, "{records} records for one lock");
 }
 
+/// One key in two spellings that compare as equal, and one behind it.
+const KEY: &[u8] = b"k";
+const SAME: &[u8] = b"k\xFF\xFF";
+const BEHIND: &[u8] = b"z";
+
+impl Bench<Order> {
+    /// Puts an entry's versions, all by one transaction.
+    fn put(&self, key: &[u8], versions: u8, well: bool) {
+        let mut session = self.world.session();
+        session.begin();
+        for n in 0..versions {
+            session.next_command();
+            self.with(&session, |v| {
+                v.put_index_entry(writer(&session), key, &[n; 20], 0)
+                    .unwrap()
+            });
+        }
+        if well {
+            session.commit();
+        } else {
+            session.abort();
+        }
+    }
+
+    /// Puts versions of a key on more than one leaf, of which the first keeps
+    /// none; what comes next goes there and brings its own bytes along.
+    fn spread(&self, key: &[u8]) {
+        self.put(key, 14, false);
+        self.prune(Target::Before(key));
+        let guard = self.with(&self.world, |v| v.tree.leaf(Target::Before(key)).unwrap());
+        let page = Page::open(&guard, self.store.block_of_shared(&guard)).unwrap();
+        assert_eq!(page.slot_count(), 0);
+        assert!(page.high().is_some_and(|high| high.within_key().is_some()));
+    }
+
+    fn prune(&self, at: Target<'_>) {
+        self.with(&self.world, |v| {
+            let mut leaf = v.tree.leaf_exclusive(at).unwrap();
+            v.prune_leaf(&mut leaf).unwrap();
+        });
+    }
+
+    fn check(&self) {
+        let report = check(&*self.store, &self.compare).unwrap();
+        assert_eq!(report.problems, []);
+    }
+}
+
+#[test]
+fn an_entry_in_other_bytes_is_one_with_what_its_leaf_is_merged_into() {
+    let bench = Bench::new(UNORDERED, 512);
+    bench.put(KEY, 1, true);
+    bench.spread(KEY);
+    bench.put(SAME, 1, true);
+    assert_eq!(bench.keys(Direction::Forward).len(), 1);
+    bench.vacuum();
+    bench.check();
+    assert_eq!(bench.keys(Direction::Forward).len(), 1);
+    let mut session = bench.world.session();
+    session.begin();
+    let ended = bench.with(&session, |v| {
+        v.end_index_entry(writer(&session), SAME, None).unwrap()
+    });
+    assert!(ended);
+    session.commit();
+    for _ in 0..2 {
+        assert_eq!(bench.keys(Direction::Forward), [], "it has ended for good");
+        bench.vacuum();
+    }
+}
+
+#[test]
+fn a_row_is_found_behind_an_ended_lock_in_other_bytes() {
+    let bench = Bench::new(UNORDERED, 512);
+    bench.put(KEY, 1, true);
+    bench.spread(KEY);
+    let mut session = bench.world.session();
+    session.begin();
+    let mut id = bench.newest(&session, KEY);
+    id.key = SAME.to_vec();
+    let locked = bench.lock(&session, &id, Strength::Exclusive);
+    assert!(matches!(locked, Outcome::Done(_)), "{locked:?}");
+    session.abort();
+    session.begin();
+    session.next_command();
+    bench.supersede(&session, KEY, EntryKind::Put, b"updated");
+    session.commit();
+    bench.check();
+    let (snapshot, mut batch) = (bench.world.snapshot(), Batch::default());
+    session.begin();
+    bench.with(&session, |v| {
+        assert!(v.get(KEY, &snapshot, &mut batch).unwrap());
+        assert_eq!(batch.row(0).payload, b"updated");
+        let again = v.insert(writer(&session), KEY, b"again", 0).unwrap();
+        assert!(matches!(again, Insertion::Exists(_)), "{again:?}");
+        assert!(v.all_under(KEY).unwrap().len() > 1);
+    });
+}
+
+#[test]
+fn a_backward_scan_finds_a_key_whose_fences_are_in_other_bytes() {
+    let bench = Bench::new(UNORDERED, 512);
+    bench.put(BEHIND, 1, true);
+    bench.put(SAME, 1, true);
+    bench.spread(SAME);
+    // The first leaf's upper fence has the other bytes; it is split by a fence
+    // that has these.
+    bench.spread(KEY);
+    let snapshot = bench.world.snapshot();
+    let (mut place, mut batch, mut keys) = (Place::Start, Batch::default(), Vec::new());
+    bench.with(&bench.world, |v| {
+        let range = Range::default();
+        while v
+            .next_leaf(
+                &range,
+                Direction::Backward,
+                &mut place,
+                &snapshot,
+                &mut batch,
+            )
+            .unwrap()
+        {
+            keys.extend((0..batch.len()).map(|n| batch.row(n).key.to_vec()));
+            // As soon as it stands at the fence between the first two leaves
+            // they become one.
+            if let Place::At(position, _) = &place
+                && position.key == KEY
+            {
+                bench.prune(Target::of(position.as_ref()));
+                assert!(v.tree.merge_right(Target::First).unwrap());
+            }
+        }
+    });
+    assert_eq!(keys, [BEHIND, SAME]);
+}
+
+#[test]
+fn a_history_in_several_bytes_is_visited_once_and_written_as_one() {
+    let bench = Bench::new(UNORDERED, 512);
+    bench.put(KEY, 1, true);
+    bench.spread(KEY);
+    let _older = bench.world.snapshot();
+    bench.put(SAME, 1, true);
+    let (mut seen, mut heads) = (Vec::new(), Vec::new());
+    let anew = MemStore::recording(512);
+    let mut bulk = Bulk::new(&anew, &bench.compare, b"").unwrap();
+    bench.with(&bench.world, |v| {
+        let visit = |history: &engine::mvcc::histories::History| {
+            history.kept(&bench.world, &mut heads);
+            seen.push((history.key.clone(), heads.iter().flatten().count()));
+            Ok(())
+        };
+        v.each_history(|| (), visit).unwrap();
+        let rebuilt = v.rebuild(&mut bulk, |_, _| None, || ()).unwrap();
+        assert_eq!((rebuilt.live, rebuilt.dead), (1, 1));
+    });
+    assert_eq!(seen, [(SAME.to_vec(), 2)]);
+    bulk.finish().unwrap();
+    assert_eq!(check(&anew, &bench.compare).unwrap().problems, []);
+}
+
+#[test]
+fn a_build_makes_one_key_of_entries_in_other_bytes() {
+    let store = MemStore::recording(512);
+    let mut bulk = Bulk::new(&store, &UNORDERED, b"").unwrap();
+    let mut first = Vec::new();
+    for (number, key) in [(3, SAME), (2, KEY), (1, KEY), (4, BEHIND)] {
+        let head = Head {
+            flags: EntryKind::Put as u8,
+            xmin: Xid(100),
+            cid: CommandId(0),
+            sequence: Sequence(number),
+        };
+        first.push(bulk.add(head, key, b"").unwrap());
+    }
+    assert_eq!(first, [true, false, false, true]);
+    bulk.finish().unwrap();
+    assert_eq!(check(&store, &UNORDERED).unwrap().problems, []);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
     #[test]
@@ -330,6 +513,7 @@ proptest! {
             history.step(step);
         }
         history.verify();
+        history.verify_rewritten();
         history.end_all(true);
         for _ in 0..3 {
             history.vacuum();

@@ -63,7 +63,7 @@ fn read_share(
         {
             for nth in 0..batch.len() {
                 let row = batch.row(nth);
-                let before = into.insert(row.key.to_vec(), row.payload.to_vec());
+                let before = into.insert(history.compare.name(row.key), row.payload.to_vec());
                 assert_eq!(before, None, "a key is in one share");
             }
         }

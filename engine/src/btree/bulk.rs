@@ -29,8 +29,8 @@ struct Pending {
     what: What,
     key: Range<usize>,
     body: Range<usize>,
-    /// Whether the next entry has the very same key, so that this one need not
-    /// hold it.
+    /// Whether the next entry has the same key, in whichever bytes, so that this
+    /// one need not hold it.
     shares_key: bool,
 }
 
@@ -147,7 +147,8 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
     }
 
     /// Adds an entry behind all others: by key, and of one key the newest
-    /// first. Returns whether it is the first of its key.
+    /// first. Returns whether it is the first of its key. Where equal keys come
+    /// in several bytes, those of the last entry on a page stand there for all.
     pub fn add(&mut self, head: Head, key: &[u8], body: &[u8]) -> Result<bool> {
         check_limits(self.store.page_size(), head, key, body)?;
         self.push(0, What::Version(head), key, body)
@@ -191,7 +192,7 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         });
         let count = row.entries.len();
         // At least one entry stays behind when pages are written, but at the end.
-        let is_new = !row.link_last();
+        let is_new = !row.link_last(self.compare);
         row.count_last();
         if count > 1 {
             debug_assert!(
@@ -377,12 +378,13 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
 impl Row {
     /// Finds out whether the entry at the end is of the same key as the one
     /// before it.
-    fn link_last(&mut self) -> bool {
+    fn link_last(&mut self, compare: &impl Compare) -> bool {
         let Some(before) = self.entries.len().checked_sub(2) else {
             return false;
         };
+        let (left, right) = (self.key(before), self.key(before + 1));
         let shares = matches!(self.entries[before].what, What::Version(_))
-            && self.key(before) == self.key(before + 1);
+            && (left == right || !compare.ordered() && compare.compare(left, right).is_eq());
         self.entries[before].shares_key = shares;
         shares
     }

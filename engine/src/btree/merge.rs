@@ -130,6 +130,7 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             right_page,
             right_block,
             self.fill_of(level),
+            self.compare,
         )?
         else {
             return Ok(false);
@@ -237,19 +238,21 @@ fn plan(
     right: Page<'_>,
     right_block: BlockNumber,
     fill: Fill,
+    compare: &impl Compare,
 ) -> Result<Option<Merged>> {
     let prefix_len = prefix_for(right, left.low(), right.high());
     let is_leaf = right.kind() == PageKind::Leaf;
     let count = left.slot_count();
     let mut cells = Cells::of_page();
     for slot in 0..count {
-        // The last one shares the key that the right page begins with, if it
-        // is the very same bytes.
+        // The last one takes the key that the right page begins with, if it
+        // is its own, in whichever bytes: on one page a version with a key of
+        // its own is the last of that key.
         let below = left.slot(slot).key_below
             || is_leaf
                 && slot + 1 == count
                 && right.slot_count() > 0
-                && is_same(left, slot, left_block, right, right_block)?;
+                && is_same(left, slot, left_block, right, right_block, compare)?;
         cells.copy(left, slot, left_block, prefix_len, below)?;
     }
     if !is_leaf {
@@ -293,15 +296,18 @@ fn plan(
     Ok((bytes <= limit).then_some(Merged { prefix_len, cells }))
 }
 
+/// Whether the entry in a slot of the left page is of the key that the right
+/// page begins with.
 fn is_same(
     left: Page<'_>,
     slot: usize,
     left_block: BlockNumber,
     right: Page<'_>,
     right_block: BlockNumber,
+    compare: &impl Compare,
 ) -> Result<bool> {
     let of_left = (left.prefix(), left.suffix(slot, left_block)?);
     let of_right = (right.prefix(), right.suffix(0, right_block)?);
     let whole = |(prefix, suffix): (&[u8], &[u8])| [prefix, suffix].concat();
-    Ok(whole(of_left) == whole(of_right))
+    Ok(compare.compare(&whole(of_left), &whole(of_right)).is_eq())
 }

@@ -124,7 +124,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             if visit(first.map(|_| slot), cell).is_break() {
                 return Ok(None);
             }
-            same = same_key_follows(page, block, slot, cell.head)?;
+            same = same_key_follows(page, block, slot, cell.head, compare)?;
             slot += 1;
         }
         if slot < count {

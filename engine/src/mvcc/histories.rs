@@ -1,6 +1,7 @@
 //! Every key's whole history, one after the other and in the order of keys:
 //! what a store is written anew from, and an index of it built.
 
+use super::read::same_key_follows;
 use super::retain::{Fate, retain};
 use super::scan::{Edge, Range};
 use super::{Transactions, Versioned};
@@ -16,7 +17,8 @@ use crate::types::CommandId;
 /// used again for another key: a build asks for one history per row.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct History {
-    /// The key.
+    /// The key, in the bytes of its first entry: others may have other bytes
+    /// that compare as equal.
     pub key: Vec<u8>,
     heads: Vec<Head>,
     /// Where each entry's body ends in `bodies`.
@@ -104,8 +106,8 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         mut pause: impl FnMut(),
         mut visit: impl FnMut(&History) -> Result<()>,
     ) -> Result<()> {
+        let compare = self.tree.compare;
         let mut history = History::default();
-        let mut key = Vec::new();
         let mut place = None;
         // A leaf's histories; as many of them as were needed so far.
         let mut room: Vec<History> = Vec::new();
@@ -127,14 +129,16 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             let mut ended = 0;
             let from = match &range.from {
                 Some(edge) if place.is_none() => {
-                    search::lower_bound(page, block, edge.target(), self.tree.compare)?
+                    search::lower_bound(page, block, edge.target(), compare)?
                 }
                 _ => 0,
             };
             let (to, goes_on) = self.end_on(page, block, range)?;
+            let mut is_same = !history.heads.is_empty()
+                && from < to
+                && search::matches(page, from, block, &history.key, compare)?;
             for slot in from..to {
-                copy_key(page, slot, block, &mut key)?;
-                if !history.heads.is_empty() && key != history.key {
+                if !is_same && !history.heads.is_empty() {
                     if ended == room.len() {
                         room.push(History::default());
                     }
@@ -143,10 +147,11 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                     ended += 1;
                 }
                 if history.heads.is_empty() {
-                    std::mem::swap(&mut history.key, &mut key);
+                    copy_key(page, slot, block, &mut history.key)?;
                 }
                 let cell = page.leaf_cell(slot, block)?;
                 history.push(cell.head, cell.body);
+                is_same = same_key_follows(page, block, slot, cell.head, compare)?;
             }
             let high = page.high().filter(|_| goes_on);
             place = high.map(|high| (high.to_buf(), page.right()));

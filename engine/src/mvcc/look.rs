@@ -43,7 +43,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
                     head: cell.head,
                     body: cell.body.to_vec(),
                 });
-                same = same_key_follows(page, block, slot, cell.head)?;
+                same = same_key_follows(page, block, slot, cell.head, compare)?;
                 slot += 1;
             }
             if slot < count {

@@ -58,6 +58,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
     fn prune(&self, leaf: &mut Leaf<'t, S>, settle: bool) -> Result<Pruned> {
         let block = self.tree.store.block_of(&leaf.guard);
         let page = Page::open(&leaf.guard, block)?;
+        let compare = self.tree.compare;
         let count = page.slot_count();
         let mut result = Pruned::default();
         if page.has(flag::ALL_FROZEN) {
@@ -90,7 +91,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
                     (A_FROZEN_ROW, false)
                 } else {
                     let head = page.leaf_cell(slot, block)?.head;
-                    (head, same_key_follows(page, block, slot, head)?)
+                    (head, same_key_follows(page, block, slot, head, compare)?)
                 };
                 heads.push(head);
                 slot += 1;
@@ -101,7 +102,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             let ends_here = slot < count || {
                 let mut key = page.prefix().to_vec();
                 key.extend_from_slice(page.suffix(first, block)?);
-                goes_on(page, &key, self.tree.compare).is_none()
+                goes_on(page, &key, compare).is_none()
             };
             horizon = horizon.newer_of(retain(
                 heads.iter().copied(),

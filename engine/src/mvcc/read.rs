@@ -92,7 +92,7 @@ pub(super) fn newest_seen<'p, C: Compare>(
                 return Ok(Found::Version(slot, cell));
             }
         }
-        same = same_key_follows(page, block, slot, cell.head)?;
+        same = same_key_follows(page, block, slot, cell.head, compare)?;
         slot += 1;
     }
     if slot < count {
@@ -106,13 +106,16 @@ pub(super) fn newest_seen<'p, C: Compare>(
 
 /// Whether the slot behind this one has the same key. A version without
 /// `KEY_BELOW` is the last of its key on the page, for versions only ever go
-/// before the others; behind a lock a first version may have been put.
+/// before the others; behind a lock a first version may have been put, and that
+/// one's key may be other bytes that compare as equal. So keys are compared
+/// behind locks alone.
 #[inline]
 pub(super) fn same_key_follows(
     page: Page<'_>,
     block: BlockNumber,
     slot: usize,
     head: Head,
+    compare: &impl Compare,
 ) -> Result<bool> {
     if page.slot(slot).key_below {
         return Ok(true);
@@ -120,7 +123,7 @@ pub(super) fn same_key_follows(
     if head.is_version() || slot + 1 >= page.slot_count() {
         return Ok(false);
     }
-    Ok(page.suffix(slot, block)? == page.suffix(slot + 1, block)?)
+    search::same_key(page, slot, block, compare)
 }
 
 impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {

@@ -186,9 +186,9 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             // in was left to its owner, which is this leaf.
             whole = to == page.slot_count()
                 && page.high().is_some_and(|high| {
-                    high.key == position.key
-                        && high.sequence.is_some()
+                    high.sequence.is_some()
                         && position.sequence.is_some()
+                        && compare.compare(high.key, &position.key).is_eq()
                 });
         }
         let from = match &range.from {
@@ -300,9 +300,11 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             let page = Page::open(&guard, block)?;
             let slot = search::lower_bound(page, block, target, compare)?;
             let next = match newest_seen(page, block, slot, key, snapshot, compare, &mut lessons)? {
-                Found::Version(_, cell) => {
+                Found::Version(slot, cell) => {
                     if cell.head.kind() == EntryKind::Put {
-                        batch.push(key, &[], cell.body, cell.head);
+                        // As in `get`: a row has one name, the stored one.
+                        let suffix = page.suffix(slot, block)?;
+                        batch.push(page.prefix(), suffix, cell.body, cell.head);
                     }
                     None
                 }
@@ -447,7 +449,9 @@ fn copy_slots<'p, C: Compare>(
             }
         }
         decided_last = decided;
-        if !at.key_below && (is_version || !same_key_follows(page, block, slot, cell.head)?) {
+        if !at.key_below
+            && (is_version || !same_key_follows(page, block, slot, cell.head, compare)?)
+        {
             decided = false;
         }
         slot += 1;

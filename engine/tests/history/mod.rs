@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::btree::check::{Report, check};
-use engine::btree::{Cleared, Meta, Tree};
+use engine::btree::{Bulk, Cleared, Meta, Tree};
 use engine::compare::{Bytewise, Compare};
 use engine::mem::{Lsn, MemStore, TestSession, TestSnapshot, TestTransactions};
 use engine::mvcc::batch::Batch;
@@ -119,13 +119,16 @@ pub struct History {
     pub store: Arc<MemStore>,
     pub world: TestTransactions,
     pub compare: Order,
+    /// What the next key's spelling is drawn from.
+    spelling: Cell<u64>,
     sessions: Vec<TestSession>,
     effects: Vec<Effect>,
 }
 
 /// The order of a tree's keys: as bytes, or by a function that the pages know
-/// nothing of, as numeric or collated text compare. (The function says the same
-/// as the bytes would, so that the model need not know.)
+/// nothing of, as numeric or collated text compare. The function says the same
+/// as the bytes would, but that `TAIL` at a key's end makes no difference, as
+/// zeros at the end of a numeric do not. The model knows keys without.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     pub as_bytes: bool,
@@ -138,6 +141,15 @@ impl Order {
         let as_bytes = Meta::decode(&page)?.ordered;
         Ok(Order { as_bytes })
     }
+
+    /// What the model knows a key as that stands in the tree.
+    pub fn name(self, key: &[u8]) -> Vec<u8> {
+        self.folded(key).to_vec()
+    }
+
+    fn folded(self, key: &[u8]) -> &[u8] {
+        if self.as_bytes { key } else { folded(key) }
+    }
 }
 
 impl Compare for Order {
@@ -146,11 +158,11 @@ impl Compare for Order {
     }
 
     fn compare(&self, left: &[u8], right: &[u8]) -> Ordering {
-        left.cmp(right)
+        self.folded(left).cmp(self.folded(right))
     }
 
     fn compare_bound(&self, key: &[u8], bound: &[u8], after: bool) -> Ordering {
-        Bytewise.compare_bound(key, bound, after)
+        Bytewise.compare_bound(self.folded(key), self.folded(bound), after)
     }
 
     fn separator(&self, left: &[u8], right: &[u8], out: &mut Vec<u8>) {
@@ -160,6 +172,17 @@ impl Compare for Order {
         out.clear();
         out.extend_from_slice(right);
     }
+}
+
+/// What the end of a key may be spelled with that does not compare as bytes.
+pub const TAIL: u8 = 0xFF;
+
+/// A key as the model knows it.
+fn folded(mut key: &[u8]) -> &[u8] {
+    while let Some((&TAIL, start)) = key.split_last() {
+        key = start;
+    }
+    key
 }
 
 /// Collects all rows that a snapshot sees.
@@ -192,16 +215,21 @@ pub fn scan<S: PageStore, T: Transactions>(
                 count - 1 - nth
             };
             let row = batch.row(nth);
+            let key = order.folded(row.key);
             if let Some(last) = &last {
-                let ascends = direction == Direction::Forward;
-                assert_eq!(
-                    row.key > &last[..],
-                    ascends,
-                    "rows come in key order, each once"
-                );
+                let along = match direction {
+                    Direction::Forward => key > &last[..],
+                    Direction::Backward => key < &last[..],
+                };
+                assert!(along, "rows come in key order, each once");
             }
-            last = Some(row.key.to_vec());
-            state.insert(row.key.to_vec(), row.payload.to_vec());
+            if !order.as_bytes {
+                let found = get(store, transactions, snapshot, row.key)?;
+                let name = found.map(|(_, id)| id.key);
+                assert_eq!(name.as_deref(), Some(row.key), "a row has one name");
+            }
+            last = Some(key.to_vec());
+            state.insert(key.to_vec(), row.payload.to_vec());
         }
     }
     Ok(state)
@@ -258,6 +286,7 @@ impl History {
             store,
             world,
             compare,
+            spelling: Cell::new(1),
             effects,
         }
     }
@@ -296,11 +325,11 @@ impl History {
         match step {
             Step::Insert(session, number, number_of_payload) => {
                 let body = payload(*number_of_payload);
+                let spelled = self.spelled(*number);
                 self.write(*session, |versioned, writer, _| {
-                    let key = key(*number);
-                    let insertion = versioned.insert(writer, &key, &body, 0).unwrap();
+                    let insertion = versioned.insert(writer, &spelled, &body, 0).unwrap();
                     match insertion {
-                        Insertion::Done(_) => vec![(key, Some(body.clone()))],
+                        Insertion::Done(_) => vec![(key(*number), Some(body.clone()))],
                         Insertion::Exists(_) | Insertion::Busy { .. } => vec![],
                     }
                 });
@@ -329,8 +358,9 @@ impl History {
             Step::Move(..) => {}
             Step::Lock(session, number, strength) => {
                 let strength = Strength::from_number(*strength).unwrap();
+                let spelled = self.spelled(*number);
                 self.write(*session, |versioned, writer, snapshot| {
-                    if let Some(id) = named(versioned, snapshot, &key(*number)) {
+                    if let Some(id) = named(versioned, snapshot, &spelled) {
                         versioned.lock(writer, id.as_ref(), strength).unwrap();
                     }
                     vec![]
@@ -348,6 +378,17 @@ impl History {
             }
             Step::Checkpoint => self.store.checkpoint(),
         }
+    }
+
+    /// A key, perhaps in other bytes that compare as equal.
+    fn spelled(&self, number: u8) -> Vec<u8> {
+        let mut key = key(number);
+        if !self.compare.as_bytes && !SHORT_KEYS.get() {
+            let drawn = choices(self.spelling.get())(3);
+            self.spelling.set(self.spelling.get() + 1);
+            key.resize(key.len() + drawn, TAIL);
+        }
+        key
     }
 
     fn end(&mut self, number: usize, well: bool) {
@@ -442,9 +483,10 @@ impl History {
     }
 
     fn supersede(&mut self, session: u8, number: u8, kind: EntryKind, body: &[u8]) {
+        let spelled = self.spelled(number);
         self.write(session, |versioned, writer, snapshot| {
             let key = key(number);
-            let Some(id) = named(versioned, snapshot, &key) else {
+            let Some(id) = named(versioned, snapshot, &spelled) else {
                 return vec![];
             };
             let successor = Successor {
@@ -464,9 +506,13 @@ impl History {
     }
 
     fn sweep(&mut self, session: u8, from: u8, count: u8) {
+        let keys: Vec<_> = (from..(from + count).min(KEYS))
+            .map(|number| self.spelled(number))
+            .collect();
         self.write(session, |versioned, writer, snapshot| {
-            let ids: Vec<_> = (from..(from + count).min(KEYS))
-                .filter_map(|number| named(versioned, snapshot, &key(number)))
+            let ids: Vec<_> = keys
+                .iter()
+                .filter_map(|key| named(versioned, snapshot, key))
                 .collect();
             let rows: Vec<_> = ids.iter().map(VersionIdBuf::as_ref).collect();
             let (mut effects, mut at) = (Vec::new(), 0);
@@ -482,7 +528,7 @@ impl History {
                 effects.extend(
                     rows[at..at + ended]
                         .iter()
-                        .map(|row| (row.key.to_vec(), None)),
+                        .map(|row| (folded(row.key).to_vec(), None)),
                 );
                 at += ended;
                 if ended == 0 {
@@ -493,7 +539,7 @@ impl History {
                     };
                     let outcome = versioned.supersede(writer, rows[at], successor, |_| true);
                     if let Outcome::Done(_) = outcome.unwrap() {
-                        effects.push((rows[at].key.to_vec(), None));
+                        effects.push((folded(rows[at].key).to_vec(), None));
                     }
                     at += 1;
                 }
@@ -503,14 +549,15 @@ impl History {
     }
 
     fn move_row(&mut self, session: u8, from: u8, to: u8) {
+        let keys = (self.spelled(from), self.spelled(to));
         self.write(session, |versioned, writer, snapshot| {
-            let (from, to) = (key(from), key(to));
+            let (from, to) = &keys;
             let mut batch = Batch::default();
-            if !versioned.get(&from, snapshot, &mut batch).unwrap() {
+            if !versioned.get(from, snapshot, &mut batch).unwrap() {
                 return vec![];
             }
             let body = batch.row(0).payload.to_vec();
-            let Some(id) = named(versioned, snapshot, &from) else {
+            let Some(id) = named(versioned, snapshot, from) else {
                 return vec![];
             };
             // The old key is locked, the new one is checked and written, and
@@ -519,12 +566,12 @@ impl History {
             if !matches!(locked.unwrap(), Outcome::Done(_)) {
                 return vec![];
             }
-            let Insertion::Done(written) = versioned.insert(writer, &to, &body, 0).unwrap() else {
+            let Insertion::Done(written) = versioned.insert(writer, to, &body, 0).unwrap() else {
                 return vec![];
             };
             let mut target = Vec::new();
             VersionId {
-                key: &to,
+                key: to,
                 sequence: written.sequence,
                 xmin: writer.xid,
             }
@@ -541,7 +588,10 @@ impl History {
                 matches!(moved, Outcome::Done(_)),
                 "a locked row can be moved: {moved:?}"
             );
-            vec![(from, None), (to, Some(body))]
+            vec![
+                (folded(from).to_vec(), None),
+                (folded(to).to_vec(), Some(body)),
+            ]
         });
     }
 
@@ -577,6 +627,25 @@ impl History {
         self.check();
         let snapshot = self.world.snapshot();
         let rows = scan(&*self.store, &self.world, &snapshot, Direction::Forward).unwrap();
+        assert_eq!(rows, self.committed_state());
+    }
+
+    /// Written anew, it holds the same.
+    pub fn verify_rewritten(&self) {
+        let tree = Tree::new(&*self.store, &self.compare);
+        let versioned = Versioned {
+            tree: &tree,
+            transactions: &self.world,
+        };
+        let anew = MemStore::recording(self.store.page_size());
+        let mut bulk = Bulk::new(&anew, &self.compare, b"").unwrap();
+        let rebuilt = versioned.rebuild(&mut bulk, |_, _| None, || ()).unwrap();
+        bulk.finish().unwrap();
+        let report = check(&anew, &self.compare).unwrap();
+        assert_eq!(report.problems, []);
+        assert_eq!(report.entries, rebuilt.live + rebuilt.dead);
+        let snapshot = self.world.snapshot();
+        let rows = scan(&anew, &self.world, &snapshot, Direction::Backward).unwrap();
         assert_eq!(rows, self.committed_state());
     }
 

@@ -97,6 +97,29 @@ fn check_finds_each_of_these_corruptions() {
             Ops::new().insert(SlotNumber(0), false, &cell(1, page))
         });
     });
+    let newer = |kind: EntryKind| {
+        move |page: Page<'_>| {
+            let key = number_key(30);
+            let target = Target::Before(&key);
+            let slot = lower_bound(page, BlockNumber(9), target, &Bytewise).unwrap();
+            let head = match kind {
+                EntryKind::Lock => lock_head(7),
+                _ => put_head(2),
+            };
+            let mut cell = Vec::new();
+            head.encode(Some(&key[page.prefix_len()..]), b"", &mut cell);
+            Ops::new().insert(SlotNumber(slot as u16), false, &cell)
+        }
+    };
+    broken(check::UNLINKED, &|_, tree| {
+        alter(tree, &newer(EntryKind::Put));
+    });
+    // What is put first behind a row lock has one too.
+    let store = ordered_store(256);
+    let tree = Tree::new(&store, &Bytewise);
+    put(&tree, put_head(1), &number_key(30), &[7; 9]).unwrap();
+    alter(&tree, &newer(EntryKind::Lock));
+    assert_eq!(check::check(&store, &Bytewise).unwrap().problems, []);
     broken("left link", &|_, tree| {
         alter(tree, &|_| Ops::new().links(Some(BlockNumber(1)), None));
     });
