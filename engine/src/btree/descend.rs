@@ -178,8 +178,10 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
         })
     }
 
-    /// The leaf that contains the target, exclusively locked, without an
-    /// unfinished split.
+    /// The leaf that contains the target, exclusively locked. What split of it
+    /// was not ended has been, but where there is nobody to put the downlink in
+    /// yet: below a root that has none above it (README, "Records and crash
+    /// states").
     ///
     /// Holds only that lock on return; on the way it may lock the parents of a
     /// page whose split it finishes.
@@ -206,7 +208,9 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
     }
 
     /// Locks a page that a descent found, moving right as needed and finishing
-    /// splits that it meets; `None` if the way was lost.
+    /// splits that it meets; `None` if the way was lost. What it returns may
+    /// still say INCOMPLETE_SPLIT, if there is no parent for the right half yet
+    /// (`lock_parent`).
     pub(super) fn settle(
         &self,
         found: Found,
@@ -249,11 +253,13 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
             return Ok(None);
         };
         if let Some(guard) = self.store.try_lock(block)? {
-            let page = Page::open(&guard, block)?;
-            if page.kind() == PageKind::Leaf
-                && !page.right().is_some()
-                && self.arrive(page, Goal::at(target), Level::LEAF, false) == Arrival::Here
-            {
+            // Whatever stands there now may be no page of this tree.
+            let is_it = Page::open(&guard, block).is_ok_and(|page| {
+                page.kind() == PageKind::Leaf
+                    && !page.right().is_some()
+                    && self.arrive(page, Goal::at(target), Level::LEAF, false) == Arrival::Here
+            });
+            if is_it {
                 return Ok(Some(Leaf {
                     guard,
                     path: Path::new(),
@@ -343,7 +349,8 @@ impl<'t, S: PageStore, C: Compare> Tree<'t, S, C> {
 
     /// The right sibling of a leaf that stays locked: left before right. The
     /// caller must let go of it before putting anything on the left one, which
-    /// may have to split and then locks its right sibling itself.
+    /// may have to split and then locks its right sibling itself. Its own split
+    /// is ended as by `settle`.
     pub fn right_exclusive(&self, leaf: &Leaf<'t, S>) -> Result<Option<Leaf<'t, S>>> {
         let next = Page::open(&leaf.guard, leaf.block(self.store))?.right();
         if !next.is_some() {

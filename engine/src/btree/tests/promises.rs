@@ -468,3 +468,14 @@ fn a_cached_root_is_verified() {
     drop(guard);
     assert_eq!(stale.known_root(), tree.known_root());
 }
+
+#[test]
+fn a_block_remembered_as_the_last_leaf_may_be_no_page() {
+    let store = ordered_store(256);
+    let never_written = store.block_of(&store.allocate().unwrap());
+    let tree = Tree::new(&store, &Bytewise);
+    tree.append_near(Some(never_written));
+    let block = put(&tree, put_head(1), &number_key(1), b"").unwrap();
+    assert_ne!(block, never_written);
+    checked(&store, &Bytewise);
+}
