@@ -34,6 +34,7 @@ pub unsafe extern "C-unwind" fn _PG_init() {
         end: am::end::<am::Iot>,
     });
     pg::row::init();
+    pg::wal::define_settings();
     // SAFETY: the server calls this once, at its start, in its only thread.
     unsafe {
         pg::wal::register();

@@ -9,8 +9,9 @@ use pgrx::pg_sys;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
-    pub ops: *const u8,
-    pub ops_bytes: u32,
+    /// Operations, or an image if the block is made anew.
+    pub data: *const u8,
+    pub data_bytes: u32,
     pub buffer: pg_sys::Buffer,
     pub init: u8,
 }
@@ -71,6 +72,7 @@ unsafe extern "C-unwind" {
     pub(crate) fn rowref_standby_cares(relation: pg_sys::Relation) -> bool;
     pub(crate) fn rowref_wal_is_needed() -> bool;
     pub(crate) fn rowref_critical_begin();
+    pub(crate) fn rowref_wants_image(buffer: pg_sys::Buffer) -> bool;
     pub(crate) fn rowref_critical_log(
         parts: *const Part,
         count: c_int,

@@ -472,11 +472,31 @@ rowref_critical_begin(void)
 	START_CRIT_SECTION();
 }
 
-/* Mirrors `Part` in store/commit.rs. */
+/*
+ * Whether the server would log the page as a whole, as far as this backend
+ * knows: wal/README.md, "Page images".  Raises nothing.  The server's own
+ * XLogCheckBufferNeedsBackup() says no in a backend that has logged nothing yet.
+ */
+bool
+rowref_wants_image(Buffer buffer)
+{
+	XLogRecPtr	redo;
+	bool		wanted;
+
+	GetFullPageWriteInfo(&redo, &wanted);
+	if (redo == InvalidXLogRecPtr)
+	{
+		redo = GetRedoRecPtr();
+		wanted = fullPageWrites;
+	}
+	return wanted && PageGetLSN(BufferGetPage(buffer)) <= redo;
+}
+
+/* Mirrors `Part` in ffi.rs. */
 typedef struct RowrefPart
 {
-	const char *ops;
-	uint32		ops_bytes;
+	const char *data;
+	uint32		data_bytes;
 	Buffer		buffer;
 	uint8		init;
 } RowrefPart;
@@ -503,7 +523,7 @@ rowref_critical_log(const RowrefPart *parts, int count, RmgrId rmid,
 			XLogRegisterBuffer(i, parts[i].buffer,
 							   parts[i].init ? REGBUF_WILL_INIT | REGBUF_STANDARD
 							   : REGBUF_STANDARD);
-			XLogRegisterBufData(i, unconstify(char *, parts[i].ops), parts[i].ops_bytes);
+			XLogRegisterBufData(i, unconstify(char *, parts[i].data), parts[i].data_bytes);
 		}
 		lsn = XLogInsert(rmid, info);
 		for (int i = 0; i < count; i++)

@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 
 use super::{ExclusivePage, RelationStore};
 use crate::ffi::{self, Part};
-use crate::wal;
+use crate::wal::{self, Images};
 
 // What the server prepares in every backend without being asked (rule 28): a
 // chunk for the header, and one for each block.
@@ -51,8 +51,8 @@ pub(super) fn commit(store: &RelationStore, record: &Record, pages: &mut [&mut E
         "a record changes exactly the pages that are locked for it"
     );
     let mut parts = [Part {
-        ops: ptr::null(),
-        ops_bytes: 0,
+        data: ptr::null(),
+        data_bytes: 0,
         buffer: 0,
         init: 0,
     }; Record::BLOCKS_MAX];
@@ -66,22 +66,22 @@ pub(super) fn commit(store: &RelationStore, record: &Record, pages: &mut [&mut E
             "the operations on a block fit a block reference of the log"
         );
         parts[nth] = Part {
-            ops: change.ops.as_ptr(),
-            ops_bytes: change.ops.len() as u32,
+            data: change.ops.as_ptr(),
+            data_bytes: change.ops.len() as u32,
             buffer: page.buffer(),
             init: u8::from(change.init),
         };
     }
-    let manager = if store.needs_wal() {
-        wal::MANAGER_ID
+    let (manager, compress) = if store.needs_wal() {
+        (wal::MANAGER_ID, wal::compresses_images())
     } else {
-        0
+        (0, false)
     };
     // Most records conflict with nothing, and so carry no header at all.
     let horizon = record.conflict_horizon.0.to_le_bytes();
     let horizon_bytes = if record.conflict_horizon.0 == 0 { 0 } else { 4 };
 
-    with_scratch(|scratch| {
+    let mut apply_and_log = |scratch: &mut Scratch, images: &mut Images| {
         // SAFETY: ended by `rowref_critical_log`; in between nothing raises an
         // error that could be caught, nor unwinds.
         unsafe { ffi::rowref_critical_begin() };
@@ -93,8 +93,11 @@ pub(super) fn commit(store: &RelationStore, record: &Record, pages: &mut [&mut E
                 );
             }
         }
+        if compress {
+            put_images(&mut parts[..count], pages, images);
+        }
         // SAFETY: all buffers are held exclusively by `pages`; the parts point
-        // into `record`. An ERROR in here is a PANIC, so no guard is needed.
+        // into `record` and `images`. An ERROR in here is a PANIC, so no guard is needed.
         unsafe {
             ffi::rowref_critical_log(
                 parts.as_ptr(),
@@ -105,5 +108,27 @@ pub(super) fn commit(store: &RelationStore, record: &Record, pages: &mut [&mut E
                 horizon_bytes,
             );
         }
-    });
+    };
+    with_scratch(|scratch| wal::with_images(|images| apply_and_log(scratch, images)));
+}
+
+/// Has images stand in for the operations on the pages of which the server
+/// would log an image of its own, where ours are shorter. In the critical
+/// section, the pages changed.
+fn put_images(parts: &mut [Part], pages: &[&mut ExclusivePage<'_>], images: &mut Images) {
+    let mut made = [false; Record::BLOCKS_MAX];
+    for (nth, (part, page)) in parts.iter().zip(pages).enumerate() {
+        // SAFETY: the buffer is held by `page`.
+        made[nth] = part.init == 0
+            && unsafe { ffi::rowref_wants_image(part.buffer) }
+            && images.make(nth, page);
+    }
+    for (nth, part) in parts.iter_mut().enumerate() {
+        if made[nth] {
+            let image = images.made(nth);
+            part.data = image.as_ptr();
+            part.data_bytes = image.len() as u32;
+            part.init = 1;
+        }
+    }
 }

@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 
 use super::ReuseNotice;
 use super::change::RowChange;
+use super::compress::is_image;
 use crate::ffi;
 
 /// The kind in a record's info byte, of which the high half is ours.
@@ -29,6 +30,22 @@ pub(super) unsafe fn data_of<'r>(record: *mut pg_sys::XLogReaderState) -> &'r [u
             return &[];
         }
         std::slice::from_raw_parts(data, bytes as usize)
+    }
+}
+
+/// The data of a record's block; empty if it has none.
+///
+/// # Safety
+/// `record` is a decoded record with this block, and outlives the slice.
+pub(super) unsafe fn block_data_of<'r>(record: *mut pg_sys::XLogReaderState, id: u8) -> &'r [u8] {
+    let mut bytes = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let data = pg_sys::XLogRecGetBlockData(record, id, &mut bytes);
+        if data.is_null() {
+            return &[];
+        }
+        std::slice::from_raw_parts(data.cast::<u8>(), bytes)
     }
 }
 
@@ -105,6 +122,20 @@ pub(super) unsafe extern "C-unwind" fn describe(
         Some(_) => {
             if let Some(horizon) = data.first_chunk::<4>() {
                 let _ = write!(text, "conflict horizon {}", u32::from_le_bytes(*horizon));
+            }
+            for id in 0..u8::try_from(blocks).unwrap_or(0) {
+                let mut init = false;
+                // SAFETY: the server's record.
+                let data = unsafe {
+                    if !ffi::rowref_record_has_block(record, id, &mut init) {
+                        continue;
+                    }
+                    block_data_of(record, id)
+                };
+                if is_image(data) {
+                    let comma = if text.is_empty() { "" } else { ", " };
+                    let _ = write!(text, "{comma}image of blkref #{id} in {} bytes", data.len());
+                }
             }
         }
         None => text.push_str("unknown kind"),

@@ -3,15 +3,19 @@
 //! choice of the id are in `README.md` beside this file.
 
 pub mod change;
+mod compress;
 mod decode;
 mod describe;
 mod mask;
 mod redo;
 
 use engine::BlockNumber;
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
 use crate::version::server::{self, RelationFile};
+
+pub(crate) use compress::{Images, with_images};
 
 /// The resource manager's number in the log. A published constant: it must
 /// never change, or existing logs and base backups cannot be replayed.
@@ -44,6 +48,27 @@ pub unsafe fn register() {
     // during start-up there is nowhere to jump to, so that the server makes an
     // ERROR FATAL and exits with its own message, which is what we want.
     unsafe { RegisterCustomRmgr(MANAGER_ID, &mut manager) };
+}
+
+static COMPRESS_IMAGES: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// Whether records bring compressed images of pages along, where the server
+/// would log whole ones.
+#[inline]
+pub(crate) fn compresses_images() -> bool {
+    COMPRESS_IMAGES.get()
+}
+
+/// Defines the settings, once in the life of a server.
+pub fn define_settings() {
+    GucRegistry::define_bool_guc(
+        c"rowref.compress_images",
+        c"Compresses full-page images of index-organized tables and rowref indexes in WAL.",
+        c"What does not compress is left to the server, and so to wal_compression.",
+        &COMPRESS_IMAGES,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
 }
 
 /// A record without blocks: a deleted page is about to be used again.

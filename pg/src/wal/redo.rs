@@ -7,7 +7,8 @@ use pgrx::pg_sys::{self, ffi::pg_guard_ffi_boundary as guarded};
 use pgrx::prelude::*;
 
 use super::ReuseNotice;
-use super::describe::{data_of, kind_of};
+use super::compress::{Images, is_image, with_images};
+use super::describe::{block_data_of, data_of, kind_of};
 use crate::ffi;
 use crate::store::{apply_in_scratch, with_scratch};
 use crate::version::server;
@@ -60,7 +61,9 @@ pub(super) unsafe extern "C-unwind" fn redo(record: *mut pg_sys::XLogReaderState
             );
         }
         resolve_conflict(record);
-        with_scratch(|scratch| replay(record, kind, blocks as u8, scratch));
+        with_scratch(|scratch| {
+            with_images(|images| replay(record, kind, blocks as u8, scratch, images))
+        });
     }
 }
 
@@ -99,6 +102,7 @@ unsafe fn replay(
     kind: RecordKind,
     blocks: u8,
     scratch: &mut Scratch,
+    images: &mut Images,
 ) {
     let mut locked = Locked {
         buffers: [0; Record::BLOCKS_MAX],
@@ -120,19 +124,18 @@ unsafe fn replay(
                 continue;
             }
             let buffer = *buffer;
-            let mut bytes = 0;
-            let ops = pg_sys::XLogRecGetBlockData(record, id, &mut bytes);
-            let ops = if ops.is_null() {
-                &[][..]
-            } else {
-                std::slice::from_raw_parts(ops.cast::<u8>(), bytes)
-            };
+            let data = block_data_of(record, id);
             let page = std::slice::from_raw_parts_mut(
                 page.add(LSN_BYTES),
                 pg_sys::BLCKSZ as usize - LSN_BYTES,
             );
             let (file, block, init_fork) = server::record_block(record, id);
-            if let Err(why) = apply_in_scratch(page, ops, scratch) {
+            let done = match (is_image(data), init) {
+                (false, _) => apply_in_scratch(page, data, scratch),
+                (true, true) => images.restore(data, page),
+                (true, false) => Err("an image of a block that is not made anew"),
+            };
+            if let Err(why) = done {
                 let [tablespace, database, relation] = server::file_numbers(&file);
                 ffi::panic(
                     &format!(
