@@ -40,6 +40,7 @@ pub unsafe extern "C-unwind" fn _PG_init() {
         pg::wal::register();
         pg::shmem::install();
         pg::handles::install();
+        am::install();
         pg::ddl::install();
         index::install();
     }

@@ -13,6 +13,7 @@ mod fetch;
 mod indexes;
 mod insert;
 mod iot;
+mod key_update;
 mod modify;
 mod open;
 mod organize;
@@ -33,6 +34,7 @@ mod vacuum;
 mod wait;
 
 pub use iot::Iot;
+pub use key_update::install;
 pub use open::open;
 pub use organize::{by_primary_key, by_row_id};
 pub use routine::routine;

@@ -26,7 +26,8 @@ unsafe extern "C-unwind" {
         receiver: *mut pg_sys::DestReceiver,
         completion: *mut pg_sys::QueryCompletion,
     );
-    pub(crate) fn standard_planner(
+    /// The server's planner.
+    pub fn standard_planner(
         query: *mut pg_sys::Query,
         text: *const c_char,
         options: c_int,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use pg::evaluate::Evaluator;
+use pg::list::integers;
 use pg::open::storage_of;
 use pg::pending::PlainIndex;
 use pg::row::{IndexLayout, IndexStorage};
@@ -385,6 +386,19 @@ impl IndexFacts {
 }
 
 impl TableIndexes {
+    /// Whether none of them looks at any of the columns that a list numbers.
+    ///
+    /// # Safety
+    /// `columns` is a list of integers, or none.
+    pub unsafe fn ignore(&self, columns: *mut pg_sys::List) -> bool {
+        !self.indexes.iter().any(|index| {
+            // SAFETY: the caller's promise.
+            index.looks_at(|column| unsafe {
+                integers(columns).any(|number| number as usize == column + 1)
+            })
+        })
+    }
+
     /// Works with a slot for an old row.
     pub fn with_slot<R>(&self, work: impl FnOnce(*mut pg_sys::TupleTableSlot) -> R) -> R {
         let row = self.old_row.take().unwrap_or_else(|| {

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 
+use pg::explain::{in_words, number, text};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 
@@ -29,9 +30,7 @@ pub(super) unsafe extern "C-unwind" fn explain(
         let parts = SetScanState::parts(node).filter(|_| (*es).analyze);
         let ancestors = pg_sys::lcons(scan.cast(), ancestors);
         for (nth, condition) in conditions.iter().enumerate() {
-            let context =
-                pg_sys::set_deparse_context_plan((*es).deparse_cxt, condition.plan, ancestors);
-            let words = condition_in_words(condition.readable, context, es);
+            let words = in_words(condition.readable, condition.plan, ancestors, es);
             let found = parts.as_ref().map_or_else(String::new, |parts| {
                 format!(" (references={})", parts.leaves[nth].found)
             });
@@ -47,22 +46,6 @@ pub(super) unsafe extern "C-unwind" fn explain(
     }
 }
 
-unsafe fn condition_in_words(
-    condition: *mut pg_sys::List,
-    context: *mut pg_sys::List,
-    es: *mut pg_sys::ExplainState,
-) -> String {
-    if condition.is_null() {
-        return "none".into();
-    }
-    // SAFETY: an implicit AND of expressions, as a plan has them.
-    unsafe {
-        let expression = pg_sys::make_ands_explicit(condition);
-        let words = pg_sys::deparse_expression(expression.cast(), context, (*es).verbose, false);
-        CStr::from_ptr(words).to_string_lossy().into_owned()
-    }
-}
-
 unsafe fn name_of(index: pg_sys::Oid) -> String {
     // SAFETY: a catalog look-up; null if it was dropped.
     unsafe {
@@ -71,18 +54,5 @@ unsafe fn name_of(index: pg_sys::Oid) -> String {
             return index.to_u32().to_string();
         }
         CStr::from_ptr(name).to_string_lossy().into_owned()
-    }
-}
-
-unsafe fn text(label: &CStr, value: &str, es: *mut pg_sys::ExplainState) {
-    let value = CString::new(value).unwrap_or_default();
-    // SAFETY: the server copies both.
-    unsafe { pg_sys::ExplainPropertyText(label.as_ptr(), value.as_ptr(), es) };
-}
-
-unsafe fn number(label: &CStr, value: u64, es: *mut pg_sys::ExplainState) {
-    // SAFETY: the server copies the label.
-    unsafe {
-        pg_sys::ExplainPropertyInteger(label.as_ptr(), std::ptr::null(), value as i64, es);
     }
 }

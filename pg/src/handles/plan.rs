@@ -8,7 +8,7 @@ use pgrx::pg_sys::{self, NodeTag, ffi::pg_guard_ffi_boundary as guarded};
 
 use super::{Need, Needs};
 use crate::list::{integers, nodes};
-use crate::{ddl, hook};
+use crate::{ddl, hook, key_update};
 
 type Walker = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
 
@@ -38,6 +38,15 @@ pub(super) unsafe fn needs(query: *mut pg_sys::QueryDesc) -> Needs {
     // whole nodes of the type their tag says.
     unsafe {
         let plan = &*(*query).plannedstmt;
+        if key_update::is_one(plan.planTree) {
+            // What it cannot do itself ModifyTable does for it, to one row.
+            // Such plans name no ctid and fire no trigger.
+            return Needs {
+                read: Need::Retained,
+                write: Need::Ring,
+                reads_again: true,
+            };
+        }
         if !nodes::<pg_sys::RangeTblEntry>(plan.rtable)
             .any(|entry| is_relation(entry) && ddl::may_hold_ours((*entry).relid))
         {

@@ -1,0 +1,75 @@
+-- Which UPDATEs get a node of ours, and what EXPLAIN says of it.
+create table t (a int, b text, n int, v text, primary key (a, b)) using :am;
+insert into t select i, 'b' || i, i, 'v' || i from generate_series(1, 500) i;
+create index on t (v);
+analyze t;
+set enable_seqscan = off;
+set enable_bitmapscan = off;
+
+explain (costs off) update t set n = n + 1 where a = 5 and b = 'b5';
+explain (costs off, verbose) update t x set n = x.n + 1, b = b where a = 5 and b = 'b5';
+explain (costs off) update t set n = length(v) where 'b' || 5 = b and a = 2 + 3 and n > 0 and v > '';
+explain (analyze, costs off, timing off, summary off) update t set n = 0 where a = 5 and b = 'b5' and n <> 5;
+explain (analyze, costs off, timing off, summary off, format yaml) update t set n = 0 where a = 5 and b = 'b5';
+prepare up(int, text) as update t set n = n + 1 where a = $1 and b = $2;
+set plan_cache_mode = force_generic_plan;
+explain (costs off) execute up(5, 'b5');
+reset plan_cache_mode;
+
+-- More than a row's change, or less than its key.
+create function is_ours(statement text) returns boolean language plpgsql as $$
+declare line text;
+begin
+    for line in execute 'explain (costs off) ' || statement loop
+        return line ~ 'RowRef Update';
+    end loop;
+end $$;
+create function volatile_one() returns int volatile language plpgsql as 'begin return 1; end';
+create table part (k int primary key, n int) partition by range (k);
+create table part1 partition of part for values from (0) to (100) using :am;
+create table late (k int primary key deferrable, n int) using :am;
+create table made (k int primary key, n int, g int generated always as (n + 1) stored) using :am;
+create table wide (k bigint primary key, n int) using :am;
+create table inc (k int, n int, primary key (k) include (n)) using :am;
+create table heap_table (k int primary key, n int) using heap;
+create table others (a int primary key) using :am;
+select is_ours(statement), statement from (values
+    ('update t set n = 1 where a = 5 and b = ''b5'''),
+    ('update t set n = 1 where a = 5 and b = ''b5'' and v > '''''),
+    ('update t set n = 1 where a = 5 and b = ''b5'' returning n'),
+    ('update t set v = '''' where a = 5 and b = ''b5'''),
+    ('update t set b = '''' where a = 5 and b = ''b5'''),
+    ('update t set n = 1 where a = 5'),
+    ('update t set n = 1 where a = 5 and b >= ''b5'''),
+    ('update t set n = 1 where a in (5, 6) and b = ''b5'''),
+    ('update t set n = 1 where a = 5::bigint and b = ''b5'''),
+    ('update t set n = volatile_one() where a = 5 and b = ''b5'''),
+    ('update t set n = 1 where a = 5 and b = ''b5'' and n > volatile_one()'),
+    ('update t set n = (select max(a) from others) where a = 5 and b = ''b5'''),
+    ('update t set n = 1 from others where t.a = 5 and b = ''b5'''),
+    ('update t set n = 1 where a = 5 and b = ''b5'' and ctid is not null'),
+    ('update t set n = 1 where a = 5 and b = ''b5'' and xmin <> ''0'''),
+    ('update t set n = 1 where a = 5 and b = ''b5'' and t is not null'),
+    ('with w as (update others set a = a returning a) update t set n = 1 where a = 5 and b = ''b5'''),
+    ('update part set n = 1 where k = 5'),
+    ('update part1 set n = 1 where k = 5'),
+    ('update late set n = 1 where k = 5'),
+    ('update made set n = 1 where k = 5'),
+    ('update wide set n = 1 where k = 5::bigint'),
+    ('update inc set n = 1 where k = 5'),
+    ('update heap_table set n = 1 where k = 5'),
+    ('delete from t where a = 5 and b = ''b5''')) s (statement);
+
+-- What the node cannot do it leaves to what it stands for, shown below it.
+alter table t alter v set storage external;
+create table long (k int primary key, n int, v text) using :am;
+alter table long alter v set storage external;
+insert into long values (1, 1, repeat('x', 10000));
+explain (analyze, costs off, timing off, summary off) update long set n = 2 where k = 1;
+select k, n, length(v) from long;
+begin isolation level serializable;
+explain (analyze, costs off, timing off, summary off) update wide set n = 1 where k = 5::bigint;
+rollback;
+
+drop table t, part, late, made, wide, inc, heap_table, others, long;
+drop function is_ours, volatile_one;
