@@ -53,9 +53,8 @@ unsafe extern "C-unwind" {
         estate: *mut pg_sys::EState,
         flags: c_int,
     );
-    fn rowref_key_update_execute(
-        node: *mut pg_sys::CustomScanState,
-    ) -> *mut pg_sys::TupleTableSlot;
+    fn rowref_key_update_execute(node: *mut pg_sys::CustomScanState)
+    -> *mut pg_sys::TupleTableSlot;
     fn rowref_key_update_end(node: *mut pg_sys::CustomScanState);
     fn rowref_key_update_rescan(node: *mut pg_sys::CustomScanState);
 }

@@ -70,7 +70,7 @@ pub unsafe fn of(
             return None;
         };
         let key = ddl::ask_ours((*entry).relid, |table| {
-            (is_plain(table) && columns_are_free(table, scan.indexid, changed))
+            (is_plain(table, changed) && columns_are_free(table, scan.indexid, changed))
                 .then(|| key_of(scan))
                 .flatten()
         })??;
@@ -205,18 +205,61 @@ unsafe fn names_row(expressions: *mut pg_sys::List, number: u32) -> bool {
     }
 }
 
-/// Whether an update of the table is nothing but that of a row.
-unsafe fn is_plain(table: pg_sys::Relation) -> bool {
+/// Whether an update of these columns of the table is nothing but that of a row.
+unsafe fn is_plain(table: pg_sys::Relation, changed: *mut pg_sys::List) -> bool {
     // SAFETY: the table is open.
     unsafe {
         let constraints = (*(*table).rd_att).constr;
         let class = &*(*table).rd_rel;
         class.relkind as u8 == pg_sys::RELKIND_RELATION
-            && (*table).trigdesc.is_null()
             && !class.relispartition
             && constraints
                 .as_ref()
                 .is_none_or(|constraints| !constraints.has_generated_stored)
+            && (*table)
+                .trigdesc
+                .as_ref()
+                .is_none_or(|triggers| stay_silent(triggers, table, changed))
+    }
+}
+
+/// Whether a table's triggers have nothing to do when these columns, which no
+/// index looks at, change in a row that another transaction wrote: there are none
+/// for UPDATE but those of foreign keys, which refer to the table by an index, or
+/// from it by other columns.
+unsafe fn stay_silent(
+    triggers: &pg_sys::TriggerDesc,
+    table: pg_sys::Relation,
+    changed: *mut pg_sys::List,
+) -> bool {
+    if triggers.trig_update_before_row
+        || triggers.trig_update_before_statement
+        || triggers.trig_update_after_statement
+        || triggers.trig_update_instead_row
+        || triggers.trig_update_new_table
+        || triggers.trig_update_old_table
+    {
+        return false;
+    }
+    if !triggers.trig_update_after_row {
+        return true;
+    }
+    // SAFETY: the table is open, and has as many triggers as are said.
+    unsafe {
+        let each = std::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize);
+        let is_silent = each
+            .iter()
+            .filter(|trigger| trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_UPDATE != 0)
+            .all(|trigger| {
+                pg_sys::RI_FKey_trigger_type(trigger.tgfoid) as u32 != pg_sys::RI_TRIGGER_NONE
+            });
+        // Of several columns some may be null, which MATCH FULL looks at although
+        // they stay.
+        is_silent
+            && nodes::<pg_sys::ForeignKeyCacheInfo>(pg_sys::RelationGetFKeyList(table)).all(|key| {
+                (*key).nkeys == 1
+                    && integers(changed).all(|number| number != i32::from((*key).conkey[0]))
+            })
     }
 }
 
@@ -235,9 +278,8 @@ unsafe fn columns_are_free(
         let form = &*(*index).rd_index;
         // INCLUDE columns of the key are the table's own.
         let columns = form.indkey.values.as_slice(form.indnkeyatts as usize);
-        let is_free = integers(changed).all(|number| {
-            number > 0 && columns.iter().all(|column| i32::from(*column) != number)
-        });
+        let is_free = integers(changed)
+            .all(|number| number > 0 && columns.iter().all(|column| i32::from(*column) != number));
         pg_sys::RelationClose(index);
         is_free && indexes::indexes_of(table).ignore(changed)
     }

@@ -7,9 +7,9 @@ use crate::open::open;
 use crate::row_handle;
 use crate::table_am::TableAm;
 use engine::BlockNumber;
-use engine::mvcc::{Snapshot, VersionId};
 use engine::mvcc::batch::Batch;
 use engine::mvcc::write::{Outcome, Successor};
+use engine::mvcc::{Snapshot, VersionId};
 use engine::page::cell::EntryKind;
 use pg::error::OrRaise;
 use pg::key_update::Found;
@@ -85,6 +85,14 @@ pub unsafe extern "C-unwind" fn write<A: TableAm>(
         let Some(old) = slot::row(old) else {
             return false;
         };
+        // The trigger of a foreign key that the row's insertion has queued looks at
+        // nothing that was updated since: it is queued anew.
+        let xmin = old.head.xmin.0;
+        if !(*relation).trigdesc.is_null()
+            && pg_sys::TransactionIdIsCurrentTransactionId(xmin.into())
+        {
+            return false;
+        }
         if !indexes::indexes_of(relation).ignore(changed) {
             return false;
         }

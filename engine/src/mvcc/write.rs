@@ -439,6 +439,7 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
         let target = Target::At(key, head.sequence);
         let need = Head::encoded_len_max(key.len(), body.len()) + crate::page::SLOT_BYTES;
         let mut like = like;
+        let mut is_pruned = false;
         // A key's locks may spill over to the right; what sorts behind them
         // goes there too. Whoever comes to this key next passes this leaf and
         // then waits for the one that is locked here.
@@ -453,13 +454,18 @@ impl<'t, S: PageStore, C: Compare, T: Transactions> Versioned<'t, S, C, T> {
             like = None;
         }
         if Page::open(&leaf.guard, block)?.free() < need && self.prune_leaf(&mut leaf)?.changed {
-            // Slots have moved.
-            like = None;
+            // Slots have moved; but where the key begins, there stands what the
+            // new version goes before.
+            is_pruned = like.take().is_some();
         }
         let page = Page::open(&leaf.guard, block)?;
         let slot = search::lower_bound(page, block, target, compare)?;
         let key_below =
             slot < page.slot_count() && search::matches(page, slot, block, key, compare)?;
+        if is_pruned && key_below {
+            let is_version = page.leaf_cell(slot, block)?.head.kind() == EntryKind::Put;
+            like = is_version.then_some(slot);
+        }
         if key_below {
             // A lock that is raised stands there already, wherever its leaf. Its
             // command id is kept, which nobody asks of a lock: so the new cell

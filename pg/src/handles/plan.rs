@@ -39,11 +39,12 @@ pub(super) unsafe fn needs(query: *mut pg_sys::QueryDesc) -> Needs {
     unsafe {
         let plan = &*(*query).plannedstmt;
         if key_update::is_one(plan.planTree) {
-            // What it cannot do itself ModifyTable does for it, to one row.
-            // Such plans name no ctid and fire no trigger.
+            // What it cannot do itself ModifyTable does for it, to one row; a
+            // foreign key's trigger may come back for that. Such plans name no
+            // ctid.
             return Needs {
                 read: Need::Retained,
-                write: Need::Ring,
+                write: Need::Retained,
                 reads_again: true,
             };
         }

@@ -33,6 +33,17 @@ create table wide (k bigint primary key, n int) using :am;
 create table inc (k int, n int, primary key (k) include (n)) using :am;
 create table heap_table (k int primary key, n int) using heap;
 create table others (a int primary key) using :am;
+create table refers (k int primary key, n int, a int references others on delete cascade on update cascade,
+                     x int, y text, u int unique) using :am;
+create table refers_further (k int primary key, n int, u int references refers (u)) using :am;
+create table refers_by_two (k int primary key, n int, x int, y text, foreign key (x, y) references t (a, b)) using :am;
+create function quiet() returns trigger language plpgsql as 'begin return new; end';
+create table told_of_others (k int primary key, n int) using :am;
+create trigger quiet before insert or delete on told_of_others for each row execute function quiet();
+create table told (k int primary key, n int) using :am;
+create trigger quiet after update on told for each row execute function quiet();
+create table told_once (k int primary key, n int) using :am;
+create trigger quiet before update on told_once for each statement execute function quiet();
 select is_ours(statement), statement from (values
     ('update t set n = 1 where a = 5 and b = ''b5'''),
     ('update t set n = 1 where a = 5 and b = ''b5'' and v > '''''),
@@ -55,6 +66,16 @@ select is_ours(statement), statement from (values
     ('update part1 set n = 1 where k = 5'),
     ('update late set n = 1 where k = 5'),
     ('update made set n = 1 where k = 5'),
+    ('update others set a = 1 where a = 5'),
+    ('update refers set n = 1 where k = 5'),
+    ('update refers set a = 1 where k = 5'),
+    ('update refers set u = 1 where k = 5'),
+    ('update refers_further set n = 1 where k = 5'),
+    ('update refers_further set u = 1 where k = 5'),
+    ('update refers_by_two set n = 1 where k = 5'),
+    ('update told_of_others set n = 1 where k = 5'),
+    ('update told set n = 1 where k = 5'),
+    ('update told_once set n = 1 where k = 5'),
     ('update wide set n = 1 where k = 5::bigint'),
     ('update inc set n = 1 where k = 5'),
     ('update heap_table set n = 1 where k = 5'),
@@ -71,5 +92,6 @@ begin isolation level serializable;
 explain (analyze, costs off, timing off, summary off) update wide set n = 1 where k = 5::bigint;
 rollback;
 
-drop table t, part, late, made, wide, inc, heap_table, others, long;
-drop function is_ours, volatile_one;
+drop table part, late, made, wide, inc, heap_table, refers_by_two, refers_further, refers,
+    others, t, long, told, told_once, told_of_others;
+drop function is_ours, volatile_one, quiet;

@@ -83,6 +83,40 @@ update t set b = 'b5' where a = 5 and b = 'b5x';
 select * from refers;
 drop table refers;
 
+-- Foreign keys that the update does not touch; but a row that was inserted in the
+-- same transaction, with a check that is late, is checked.
+create table mother (k int primary key, n int) using :am;
+create table child (k int primary key, m int references mother deferrable initially deferred, n int) using :am;
+insert into mother values (1, 1), (2, 2);
+insert into child values (1, 1, 1), (2, null, 2);
+begin;
+update child set n = 10 where k = 1;
+update mother set n = 10 where k = 1;
+insert into child values (3, 3, 3);
+update child set n = 30 where k = 3;
+commit;
+begin;
+insert into child values (3, 3, 3);
+update child set n = 30 where k = 3;
+insert into mother values (3, 3);
+update mother set n = 30 where k = 3;
+commit;
+begin;
+insert into child values (4, 4, 4);
+savepoint a;
+update child set n = 40 where k = 4;
+rollback to a;
+update child set n = 41 where k = 4;
+set constraints all immediate;
+rollback;
+delete from mother where k = 3;
+update child set m = 4 where k = 1;
+update mother set k = 5 where k = 2;
+update mother set k = 5 where k = 1;
+select * from mother order by k;
+select * from child order by k;
+drop table mother, child;
+
 -- Long values come, stay and go.
 alter table t alter v set storage external;
 update t set v = repeat('long', 5000) where a = 30 and b = 'b30';
