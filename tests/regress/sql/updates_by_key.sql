@@ -124,6 +124,13 @@ update t set n = 31 where a = 30 and b = 'b30';
 select n, length(v) from t where a = 30;
 update t set v = 'short' where a = 30 and b = 'b30';
 select n, v from t where a = 30;
+do $$
+declare chunks int;
+begin
+    execute format('select count(*) from %s',
+                   (select reltoastrelid::regclass from pg_class where oid = 't'::regclass)) into chunks;
+    raise notice 'chunks left: %', chunks;
+end $$;
 
 -- Indexes that look at the columns, and such that do not.
 create index t_w on t (w);
