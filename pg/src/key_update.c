@@ -11,8 +11,13 @@
 #include "executor/executor.h"
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "pgstat.h"
+#include "utils/expandeddatum.h"
 #include "utils/rel.h"
+
+/* version/: raises unless the current user may execute the function. */
+extern void rowref_check_function(Oid function);
 
 /* What looking for the row under its key has come to. */
 typedef enum Found
@@ -48,6 +53,16 @@ typedef struct KeyUpdate
 	bool		is_done;
 } KeyUpdate;
 
+/* Guarded.  Whether expressions coerce to a domain, which may call anything. */
+bool
+rowref_coerces_to_domain(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	return IsA(node, CoerceToDomain) ||
+		expression_tree_walker(node, rowref_coerces_to_domain, context);
+}
+
 /* Guarded. */
 Node *
 rowref_key_update_create(const CustomExecMethods *methods, FindRow find, WriteRow write)
@@ -61,7 +76,7 @@ rowref_key_update_create(const CustomExecMethods *methods, FindRow find, WriteRo
 }
 
 void
-rowref_key_update_begin(CustomScanState *node, EState *estate, int eflags)
+rowref_key_update_begin(CustomScanState *node, EState *estate, int eflags pg_attribute_unused())
 {
 	KeyUpdate  *update = (KeyUpdate *) node;
 	PlanState  *state = &node->ss.ps;
@@ -77,8 +92,6 @@ rowref_key_update_begin(CustomScanState *node, EState *estate, int eflags)
 	CheckCmdReplicaIdentity(table, CMD_UPDATE);
 	update->plan = castNode(ModifyTable, linitial(parts));
 	update->changed = linitial(update->plan->updateColnosLists);
-	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
-		return;
 	/* The server has prepared for virtual rows. */
 	ExecInitScanTupleSlot(estate, &node->ss, RelationGetDescr(table),
 						  table_slot_callbacks(table));
@@ -88,6 +101,9 @@ rowref_key_update_begin(CustomScanState *node, EState *estate, int eflags)
 	update->key = palloc(sizeof(Datum) * update->key_columns);
 	foreach(cell, key)
 		update->key_states[nth++] = ExecInitExpr(lfirst(cell), state);
+	/* A scan would have been about to call these. */
+	foreach(cell, castNode(IndexScan, outerPlan(&update->plan->plan))->indexqualorig)
+		rowref_check_function(lfirst_node(OpExpr, cell)->opfuncid);
 	update->new_row = ExecInitExtraTupleSlot(estate, RelationGetDescr(table),
 											 table_slot_callbacks(table));
 	update->project = ExecBuildUpdateProjection(targets, true, update->changed,
@@ -121,6 +137,27 @@ count_scan(KeyUpdate *update, bool has_found)
 }
 
 /*
+ * A value that a function of the row is given must be there afterwards: one that
+ * is expanded, and may be written to, is the function's own, to change and to
+ * free.
+ */
+static void
+protect_values(KeyUpdate *update)
+{
+	TupleTableSlot *row = update->new_row;
+	ListCell   *cell;
+
+	foreach(cell, update->changed)
+	{
+		int			at = lfirst_int(cell) - 1;
+
+		row->tts_values[at] =
+			MakeExpandedObjectReadOnly(row->tts_values[at], row->tts_isnull[at],
+									   TupleDescAttr(row->tts_tupleDescriptor, at)->attlen);
+	}
+}
+
+/*
  * Finds the row and writes its successor, if nobody is at it and nothing is to
  * be done but that.  If not, nothing was done.
  */
@@ -135,6 +172,7 @@ update_by_key(KeyUpdate *update)
 	BlockNumber near_block;
 	MemoryContext before;
 	Found		found;
+	bool		any_null = false;
 	bool		is_written;
 
 	/* A foreign key's action, which looks at rows by two snapshots. */
@@ -145,9 +183,13 @@ update_by_key(KeyUpdate *update)
 		bool		is_null;
 
 		update->key[nth] = ExecEvalExprSwitchContext(update->key_states[nth], context, &is_null);
-		/* The operators are strict. */
-		if (is_null)
-			return true;
+		any_null |= is_null;
+	}
+	/* The operators are strict. */
+	if (any_null)
+	{
+		count_scan(update, false);
+		return true;
 	}
 	before = MemoryContextSwitchTo(context->ecxt_per_tuple_memory);
 	found = update->find(table, estate->es_snapshot, update->key, update->key_columns, row,
@@ -168,6 +210,7 @@ update_by_key(KeyUpdate *update)
 		return true;
 	}
 	ExecProject(update->project);
+	protect_values(update);
 	update->new_row->tts_tableOid = RelationGetRelid(table);
 	if (update->target)
 		ExecConstraints(update->target, update->new_row, estate);

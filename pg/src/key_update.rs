@@ -43,6 +43,7 @@ pub type Write = unsafe extern "C-unwind" fn(
 ) -> bool;
 
 unsafe extern "C-unwind" {
+    fn rowref_coerces_to_domain(node: *mut pg_sys::Node, context: *mut std::ffi::c_void) -> bool;
     fn rowref_key_update_create(
         methods: *const pg_sys::CustomExecMethods,
         find: Find,
@@ -57,6 +58,19 @@ unsafe extern "C-unwind" {
     -> *mut pg_sys::TupleTableSlot;
     fn rowref_key_update_end(node: *mut pg_sys::CustomScanState);
     fn rowref_key_update_rescan(node: *mut pg_sys::CustomScanState);
+}
+
+/// Whether an expression coerces to a domain, whose constraints may call anything.
+///
+/// # Safety
+/// `expression` is null or a whole expression, or a list of them.
+pub unsafe fn coerces_to_domain(expression: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller's promise; it may raise for want of stack.
+    unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            rowref_coerces_to_domain(expression, std::ptr::null_mut())
+        })
+    }
 }
 
 /// The state of a node that is about to begin; the table AM does the two steps.

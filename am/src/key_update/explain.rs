@@ -1,6 +1,6 @@
 //! What EXPLAIN shows of the node.
 
-use pg::explain::{in_words, text};
+use pg::explain::{in_words, number, text};
 use pgrx::{pg_guard, pg_sys};
 
 /// The `ExplainCustomScan` callback: the conditions of the scan that a
@@ -23,6 +23,12 @@ pub unsafe extern "C-unwind" fn explain(
         if !(*scan).qual.is_null() {
             let words = in_words((*scan).qual, scan, ancestors, es);
             text(c"Filter", &words, es);
+            let instrument = (*node).ss.ps.instrument.as_ref().filter(|_| (*es).analyze);
+            if let Some(removed) = instrument.map(|instrument| instrument.nfiltered1 as u64)
+                && (removed > 0 || (*es).format != pg_sys::ExplainFormat::EXPLAIN_FORMAT_TEXT)
+            {
+                number(c"Rows Removed by Filter", removed, es);
+            }
         }
     }
 }

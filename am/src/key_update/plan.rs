@@ -3,6 +3,7 @@
 
 use crate::indexes;
 use pg::ddl;
+use pg::key_update::coerces_to_domain;
 use pg::list::{integers, nodes};
 use pg::open::storage_of;
 use pg::row::IndexStorage;
@@ -76,7 +77,9 @@ pub unsafe fn of(
         })??;
         let values = values_of(scan);
         let is_more = |expressions: *mut pg_sys::List| {
-            pg_sys::contain_volatile_functions(expressions.cast()) || names_row(expressions, target)
+            pg_sys::contain_volatile_functions(expressions.cast())
+                || coerces_to_domain(expressions.cast())
+                || names_row(expressions, target)
         };
         if is_more(values) || is_more(scan.scan.plan.qual) || is_more(key) {
             return None;
@@ -87,6 +90,8 @@ pub unsafe fn of(
         (*node).scan.plan.targetlist = ptr::null_mut();
         (*node).scan.plan.lefttree = ptr::null_mut();
         (*node).scan.scanrelid = target;
+        // What EXPLAIN finds a name for.
+        (*node).custom_relids = pg_sys::bms_make_singleton(target as i32);
         (*node).methods = methods;
         // As `pg/src/key_update.c` reads it.
         let mut parts = ptr::null_mut();
@@ -213,13 +218,29 @@ unsafe fn is_plain(table: pg_sys::Relation, changed: *mut pg_sys::List) -> bool 
         let class = &*(*table).rd_rel;
         class.relkind as u8 == pg_sys::RELKIND_RELATION
             && !class.relispartition
-            && constraints
-                .as_ref()
-                .is_none_or(|constraints| !constraints.has_generated_stored)
+            && constraints.as_ref().is_none_or(|constraints| {
+                !constraints.has_generated_stored && may_be_checked_twice(constraints)
+            })
             && (*table)
                 .trigdesc
                 .as_ref()
                 .is_none_or(|triggers| stay_silent(triggers, table, changed))
+    }
+}
+
+/// Whether nobody could tell that a table's constraints were checked twice.
+unsafe fn may_be_checked_twice(constraints: &pg_sys::TupleConstr) -> bool {
+    if constraints.num_check == 0 {
+        return true;
+    }
+    // SAFETY: there are as many as are said, each an expression in the server's
+    // notation.
+    unsafe {
+        let checks = std::slice::from_raw_parts(constraints.check, constraints.num_check.into());
+        checks.iter().all(|check| {
+            let expression = pg_sys::stringToNode(check.ccbin).cast::<pg_sys::Node>();
+            !pg_sys::contain_volatile_functions(expression) && !coerces_to_domain(expression)
+        })
     }
 }
 

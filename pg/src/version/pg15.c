@@ -8,14 +8,18 @@
 #include "access/table.h"
 #include "access/xlogreader.h"
 #include "access/xlogutils.h"
+#include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
 #include "catalog/storage_xlog.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/relfilenode.h"
 #include "storage/smgr.h"
 #include "storage/standby.h"
+#include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 
 /* Mirrors `RelationFile` in version/pg15.rs: spcNode, dbNode, relNode. */
 
@@ -69,4 +73,15 @@ rowref_await_class_row(Oid relation)
 	table_close(catalog, RowExclusiveLock);
 	AcceptInvalidationMessages();
 #endif
+}
+
+/* Raises unless the current user may execute the function. */
+void
+rowref_check_function(Oid function)
+{
+	AclResult	result = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));
+	InvokeFunctionExecuteHook(function);
 }

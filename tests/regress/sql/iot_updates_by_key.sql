@@ -16,6 +16,9 @@ set plan_cache_mode = force_generic_plan;
 explain (costs off) execute up(5, 'b5');
 reset plan_cache_mode;
 
+create view seen as select a, b, n from t;
+explain (costs off) update seen set n = 0 where a = 5 and b = 'b5';
+
 -- More than a row's change, or less than its key.
 create function is_ours(statement text) returns boolean language plpgsql as $$
 declare line text;
@@ -38,6 +41,9 @@ create table refers (k int primary key, n int, a int references others on delete
 create table refers_further (k int primary key, n int, u int references refers (u)) using :am;
 create table refers_by_two (k int primary key, n int, x int, y text, foreign key (x, y) references t (a, b)) using :am;
 create function quiet() returns trigger language plpgsql as 'begin return new; end';
+create domain small as int check (value < 10);
+create table domained (k int primary key, n int, s small) using :am;
+create table checked (k int primary key, n int check (n <> volatile_one())) using :am;
 create table told_of_others (k int primary key, n int) using :am;
 create trigger quiet before insert or delete on told_of_others for each row execute function quiet();
 create table told (k int primary key, n int) using :am;
@@ -66,6 +72,9 @@ select is_ours(statement), statement from (values
     ('update part1 set n = 1 where k = 5'),
     ('update late set n = 1 where k = 5'),
     ('update made set n = 1 where k = 5'),
+    ('update domained set n = 1 where k = 5'),
+    ('update domained set s = 1 where k = 5'),
+    ('update checked set n = 1 where k = 5'),
     ('update others set a = 1 where a = 5'),
     ('update refers set n = 1 where k = 5'),
     ('update refers set a = 1 where k = 5'),
@@ -92,6 +101,8 @@ begin isolation level serializable;
 explain (analyze, costs off, timing off, summary off) update wide set n = 1 where k = 5::bigint;
 rollback;
 
-drop table part, late, made, wide, inc, heap_table, refers_by_two, refers_further, refers,
+drop view seen;
+drop table part, domained, checked, late, made, wide, inc, heap_table, refers_by_two, refers_further, refers,
     others, t, long, told, told_once, told_of_others;
+drop domain small;
 drop function is_ours, volatile_one, quiet;

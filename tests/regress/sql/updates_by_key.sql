@@ -72,6 +72,50 @@ update t set s = 9 where a = 5 and b = 'b5';
 update t set s = 10 where a = 5 and b = 'b5';
 select n, s from t where a = 5;
 
+-- All of the key is evaluated, whatever is null in it.
+set plan_cache_mode = force_generic_plan;
+prepare divided(int, int) as update t set n = 1 where a = $1 and b = 'b' || (1 / $2);
+execute divided(null, 0);
+deallocate divided;
+reset plan_cache_mode;
+
+-- What a constraint is told of is stored as it was, whatever the constraint does
+-- with what it was given; and what it does it does once.
+create function keeps(a int[]) returns boolean language plpgsql immutable as $$
+begin
+    a[1] := 777;
+    a := a || 5;
+    return true;
+end $$;
+create function reuses(v text) returns boolean language plpgsql immutable as $$
+declare
+    s text[];
+begin
+    for i in 1..50 loop
+        s := array_append(s, repeat('Z', i));
+    end loop;
+    perform array_agg(i) from generate_series(1, 1000) i;
+    return true;
+end $$;
+create table checked (k int primary key, arr int[] check (keeps(arr)), v text check (reuses(v))) using :am;
+insert into checked values (1, '{1,2}', 'a');
+update checked set arr = array_append(arr, 4) where k = 1;
+update checked set arr[2] = 3, v = v || 'b' where k = 1;
+select * from checked;
+create sequence counted_checks;
+create domain counting as int check (nextval('counted_checks') > 0);
+create table counts (k int primary key, c counting, v text check (nextval('counted_checks') > 0)) using :am;
+alter table counts alter v set storage external;
+insert into counts values (1, 1, 'a');
+update counts set v = 'b' where k = 1;
+update counts set v = repeat('long', 5000) where k = 1;
+update counts set c = 5, v = v || '!' where k = 1;
+select last_value from counted_checks;
+drop table checked, counts;
+drop function keeps, reuses;
+drop domain counting;
+drop sequence counted_checks;
+
 -- The key itself, and what others hold it to.
 update t set b = 'b5x' where a = 5 and b = 'b5';
 update t set a = 6, b = 'b6' where a = 5 and b = 'b5x';
@@ -190,6 +234,18 @@ update t set n = 0 where a = 60 and b = 'b60';
 update t set v = 'x' where a = 60 and b = 'b60';
 update t set n = 0 where a = 60 and b = 'b60' and v = 'v60';
 reset role;
+create function their_own() returns int language plpgsql stable as 'begin return 1; end';
+revoke execute on function their_own from public;
+revoke execute on function int4eq from public;
+set role by_key;
+update t set n = 0 where a = 60 and b = 'b60';
+reset role;
+grant execute on function int4eq to public;
+set role by_key;
+explain update t set n = their_own() where a = 60 and b = 'b60';
+update t set n = 0 where a = 60 and b = 'b60' and n > their_own();
+reset role;
+drop function their_own;
 create policy few on t using (a < 61) with check (n < 50);
 alter table t enable row level security;
 set role by_key;

@@ -1,4 +1,6 @@
-//! `bench pgbench`: pgbench's TPC-B-like transactions on tables of either kind.
+//! `bench pgbench`: pgbench's TPC-B-like transactions on tables of either kind,
+//! as prepared statements, which the target is for, and as pgbench sends them if
+//! it is not told otherwise.
 
 use anyhow::{Context, Result, ensure};
 use rowref_tests::Cluster;
@@ -7,6 +9,9 @@ use super::{Line, Target, middle};
 
 /// A database of each kind; what is made in it gets that access method.
 const DATABASES: [&str; 2] = ["bench_heap", "bench_ours"];
+
+/// How statements are sent: planned once for each session, or each time.
+const MODES: [&str; 2] = ["prepared", "simple"];
 
 /// What one run of pgbench says.
 struct Run {
@@ -31,18 +36,22 @@ pub fn compare(
         ))?;
         pgbench(cluster, database, &["-i", "-q", "-s", &scale.to_string()])?;
     }
-    let mut runs = [Vec::new(), Vec::new()];
-    for repetition in 0..=repetitions {
-        for (database, runs) in DATABASES.iter().zip(&mut runs) {
-            println!("measuring: {database}, {seconds} seconds");
-            // Each run meets the same: nothing to write to the log as an image
-            // but what it touches first.
-            client.batch_execute("checkpoint")?;
-            let run = run(cluster, database, seconds)?;
-            if repetition > 0 {
-                runs.push(run);
+    let mut lines = Vec::new();
+    for mode in MODES {
+        let mut runs = [Vec::new(), Vec::new()];
+        for repetition in 0..=repetitions {
+            for (database, runs) in DATABASES.iter().zip(&mut runs) {
+                println!("measuring: {database}, {mode}, {seconds} seconds");
+                // Each run meets the same: nothing to write to the log as an
+                // image but what it touches first.
+                client.batch_execute("checkpoint")?;
+                let run = run(cluster, database, mode, seconds)?;
+                if repetition > 0 {
+                    runs.push(run);
+                }
             }
         }
+        lines.extend(compared(&runs, mode, scale));
     }
     for database in DATABASES {
         let sums = cluster.connect(database)?.query_one(
@@ -52,31 +61,42 @@ pub fn compare(
         )?;
         ensure!(sums.get::<_, bool>(0), "{database}: the sums do not agree");
     }
+    Ok(lines)
+}
+
+/// What the runs in one mode come to; prepared statements have targets.
+fn compared(runs: &[Vec<Run>; 2], mode: &str, scale: u32) -> [Line; 2] {
     let of = |part: &dyn Fn(&Run) -> f64| {
-        let [heap, ours] = &runs;
-        [heap, ours].map(|runs| middle(runs.iter().map(part).collect()))
+        [&runs[0], &runs[1]].map(|runs| middle(runs.iter().map(part).collect()))
     };
     let [heap_rate, our_rate] = of(&|run| run.transactions_per_second);
     let [heap_wal, our_wal] = of(&|run| run.wal_per_transaction);
-    Ok(vec![
+    let target = |target| {
+        if mode == "prepared" {
+            target
+        } else {
+            Target::None
+        }
+    };
+    [
         Line {
-            what: format!("pgbench, scale {scale}, 2 clients"),
+            what: format!("pgbench, scale {scale}, 2 clients, {mode}"),
             heap: heap_rate,
             ours: our_rate,
             unit: "tps",
-            target: Target::AtLeast(1.0),
+            target: target(Target::AtLeast(1.0)),
         },
         Line {
             what: "WAL per transaction".into(),
             heap: heap_wal,
             ours: our_wal,
             unit: "B",
-            target: Target::AtMost(0.8),
+            target: target(Target::AtMost(0.8)),
         },
-    ])
+    ]
 }
 
-fn run(cluster: &Cluster, database: &str, seconds: u32) -> Result<Run> {
+fn run(cluster: &Cluster, database: &str, mode: &str, seconds: u32) -> Result<Run> {
     let mut client = cluster.connect("postgres")?;
     let mut wal = || -> Result<i64> {
         let query = "select (pg_current_wal_insert_lsn() - '0/0')::bigint";
@@ -89,7 +109,7 @@ fn run(cluster: &Cluster, database: &str, seconds: u32) -> Result<Run> {
         &[
             "-n",
             "-M",
-            "prepared",
+            mode,
             "-c",
             "2",
             "-j",
