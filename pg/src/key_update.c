@@ -101,9 +101,15 @@ rowref_key_update_begin(CustomScanState *node, EState *estate, int eflags pg_att
 	update->key = palloc(sizeof(Datum) * update->key_columns);
 	foreach(cell, key)
 		update->key_states[nth++] = ExecInitExpr(lfirst(cell), state);
-	/* A scan would have been about to call these. */
+	/* What a scan would have been about to call the user may call. */
 	foreach(cell, castNode(IndexScan, outerPlan(&update->plan->plan))->indexqualorig)
-		rowref_check_function(lfirst_node(OpExpr, cell)->opfuncid);
+	{
+		if (IsA(lfirst(cell), OpExpr))
+			rowref_check_function(lfirst_node(OpExpr, cell)->opfuncid);
+		else
+			/* A boolean column, say. */
+			ExecInitExpr(lfirst(cell), state);
+	}
 	update->new_row = ExecInitExtraTupleSlot(estate, RelationGetDescr(table),
 											 table_slot_callbacks(table));
 	update->project = ExecBuildUpdateProjection(targets, true, update->changed,

@@ -103,8 +103,9 @@ pub unsafe fn of(
     }
 }
 
-/// Of a scan of a table of ours: the values that the key's columns are compared with, if all are, each once,
-/// by `=` with a value of its own type, and nothing else.
+/// Of a scan of a table of ours: the values that the key's columns are compared
+/// with, if all are, each once, by `=` with a value of its own type, and nothing
+/// else.
 unsafe fn key_of(scan: &pg_sys::IndexScan) -> Option<*mut pg_sys::List> {
     // SAFETY: the plan is whole; a plan's index is locked.
     unsafe {

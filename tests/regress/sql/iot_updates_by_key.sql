@@ -41,6 +41,7 @@ create table refers (k int primary key, n int, a int references others on delete
 create table refers_further (k int primary key, n int, u int references refers (u)) using :am;
 create table refers_by_two (k int primary key, n int, x int, y text, foreign key (x, y) references t (a, b)) using :am;
 create function quiet() returns trigger language plpgsql as 'begin return new; end';
+create table flags (k bool primary key, n int) using :am;
 create domain small as int check (value < 10);
 create table domained (k int primary key, n int, s small) using :am;
 create table checked (k int primary key, n int check (n <> volatile_one())) using :am;
@@ -72,6 +73,8 @@ select is_ours(statement), statement from (values
     ('update part1 set n = 1 where k = 5'),
     ('update late set n = 1 where k = 5'),
     ('update made set n = 1 where k = 5'),
+    ('update flags set n = 1 where k'),
+    ('update flags set n = 1 where not k'),
     ('update domained set n = 1 where k = 5'),
     ('update domained set s = 1 where k = 5'),
     ('update checked set n = 1 where k = 5'),
@@ -102,7 +105,7 @@ explain (analyze, costs off, timing off, summary off) update wide set n = 1 wher
 rollback;
 
 drop view seen;
-drop table part, domained, checked, late, made, wide, inc, heap_table, refers_by_two, refers_further, refers,
+drop table part, flags, domained, checked, late, made, wide, inc, heap_table, refers_by_two, refers_further, refers,
     others, t, long, told, told_once, told_of_others;
 drop domain small;
 drop function is_ours, volatile_one, quiet;

@@ -72,6 +72,23 @@ update t set s = 9 where a = 5 and b = 'b5';
 update t set s = 10 where a = 5 and b = 'b5';
 select n, s from t where a = 5;
 
+-- Conditions that are not written as comparisons.
+create table flags (k bool primary key, n int) using :am;
+insert into flags values (true, 1), (false, 0);
+update flags set n = 5 where k;
+update flags set n = 6 where not k;
+update flags set n = n + 1 where k is true;
+update flags set n = n + 1 where k = false;
+select * from flags order by k;
+drop table flags;
+create table texts (k text collate "C" primary key, n int) using :am;
+insert into texts values ('a', 1), ('b', 1);
+update texts set n = 5 where k like 'a';
+update texts set n = 6 where k ~ '^(b)$';
+update texts set n = n + 1 where 'a' = k;
+select * from texts order by k;
+drop table texts;
+
 -- All of the key is evaluated, whatever is null in it.
 set plan_cache_mode = force_generic_plan;
 prepare divided(int, int) as update t set n = 1 where a = $1 and b = 'b' || (1 / $2);
