@@ -18,30 +18,61 @@ use crate::types::{BlockNumber, Level, SlotNumber};
 /// How full a page is, as far as a merge wants to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Filling {
-    bytes: usize,
     page_size: usize,
-    is_empty: bool,
+    /// Of slots and cells.
+    bytes: usize,
+    /// Of the fences.
+    low: usize,
+    high: usize,
+    /// What the last entry's key takes at most, told by its slot: of a leaf that
+    /// VACUUM has pruned little else is at hand.
+    last_key: usize,
+    /// Whether it is as sparse as a page of its level can be.
+    is_sparsest: bool,
 }
 
 impl Filling {
     /// That of a page.
     pub fn of(page: Page<'_>) -> Filling {
-        let fences = fence_len(page.low()) + fence_len(page.high());
+        let (low, high) = (fence_len(page.low()), fence_len(page.high()));
+        let last_key = match page.slot_count().checked_sub(1) {
+            Some(last) if page.kind() == PageKind::Leaf => {
+                usize::from(page.slot(last).length).min(key_len(key_bytes_max(page.size())))
+            }
+            _ => 0,
+        };
         Filling {
-            bytes: used_bytes(page).saturating_sub(fences),
             page_size: page.size(),
-            is_empty: page.slot_count() == 0,
+            bytes: used_bytes(page).saturating_sub(low + high),
+            low,
+            high,
+            last_key,
+            is_sparsest: is_sparsest(page),
         }
     }
 
-    /// Whether a merge with the right sibling is worth looking into. Entries do
-    /// not get smaller by one, but for a key that both have: so it is not if
-    /// they are too many as they are.
+    /// Whether a merge with the right sibling is worth looking into, which
+    /// copies all of the left page: not if the entries are too many as they are.
+    /// None of them gets shorter by a merge, for the prefix does not get longer,
+    /// but the left page's last one, if its key goes on to the right.
     pub fn may_merge(self, right: Filling, fill: Fill) -> bool {
-        self.is_empty
-            || right.is_empty
-            || self.bytes + right.bytes
-                <= fill.merge_bytes(self.page_size) + key_bytes_max(self.page_size)
+        self.low + self.bytes.saturating_sub(self.last_key) + right.bytes + right.high
+            <= limit(self.page_size, fill, self.is_sparsest || right.is_sparsest)
+    }
+}
+
+/// A page cannot be sparser than with no entry, or with one downlink, however
+/// much of it the fences take.
+fn is_sparsest(page: Page<'_>) -> bool {
+    page.slot_count() <= if page.kind() == PageKind::Leaf { 0 } else { 1 }
+}
+
+/// What a merged page may take of fences, slots and cells.
+fn limit(page_size: usize, fill: Fill, is_one_sparsest: bool) -> usize {
+    if is_one_sparsest {
+        usable_bytes(page_size)
+    } else {
+        fill.merge_bytes(page_size)
     }
 }
 
@@ -284,15 +315,8 @@ fn plan(
         }
     }
     let bytes = fence_len(left.low()) + fence_len(right.high()) + moved + stays;
-    let usable = usable_bytes(right.size());
-    // A page cannot be sparser than with no entry, or with one downlink, however
-    // much of it the fences take.
-    let sparsest = if is_leaf { 0 } else { 1 };
-    let limit = if count.min(right.slot_count()) <= sparsest {
-        usable
-    } else {
-        fill.merge_bytes(right.size())
-    };
+    let is_one_sparsest = is_sparsest(left) || is_sparsest(right);
+    let limit = limit(right.size(), fill, is_one_sparsest);
     Ok((bytes <= limit).then_some(Merged { prefix_len, cells }))
 }
 
@@ -310,4 +334,90 @@ fn is_same(
     let of_right = (right.prefix(), right.suffix(0, right_block)?);
     let whole = |(prefix, suffix): (&[u8], &[u8])| [prefix, suffix].concat();
     Ok(compare.compare(&whole(of_left), &whole(of_right)).is_eq())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::Bytewise;
+    use crate::page::apply::{Scratch, apply};
+    use crate::page::cell::{EntryKind, Head};
+    use crate::page::op::Format;
+    use crate::store::LSN_BYTES;
+    use crate::types::{CommandId, Sequence, Xid};
+
+    const KEY: [u8; 40] = [b'k'; 40];
+
+    /// A leaf of one version of the key, as long as that.
+    fn leaf(low: Option<u64>, high: Option<u64>, sequence: u64, body_bytes: usize) -> Vec<u8> {
+        let fence = |sequence: Option<u64>| {
+            sequence.map(|sequence| Position {
+                key: &KEY,
+                sequence: Some(Sequence(sequence)),
+            })
+        };
+        let head = Head {
+            flags: EntryKind::Put as u8,
+            xmin: Xid(7),
+            cid: CommandId(0),
+            sequence: Sequence(sequence),
+        };
+        let mut cell = Vec::new();
+        head.encode(Some(&KEY), &vec![1; body_bytes], &mut cell);
+        let ops = Ops::new()
+            .format(&Format {
+                kind: PageKind::Leaf,
+                level: Level::LEAF,
+                flags: flag::ORDERED,
+                left: BlockNumber::NONE,
+                right: BlockNumber::NONE,
+                generation: 0,
+                prefix_len: 0,
+                low: fence(low),
+                high: fence(high),
+            })
+            .insert(SlotNumber(0), false, &cell);
+        let mut bytes = vec![0; 512 - LSN_BYTES];
+        apply(&mut bytes, &Vec::from(ops), &mut Scratch::new(512)).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn two_versions_may_be_merged_that_fit_only_with_one_key_for_both() {
+        let (left, at) = (leaf(None, Some(8), 9, 1), BlockNumber(1));
+        let left = Page::open(&left, at).unwrap();
+        let mut so_only = 0;
+        for body_bytes in 0..300 {
+            let right = leaf(Some(8), None, 8, body_bytes);
+            let right = Page::open(&right, at).unwrap();
+            let fill = Fill::default();
+            let fits = plan(left, at, right, at, fill, &Bytewise).unwrap();
+            let of_left = Filling::of(left);
+            let may_merge = |of_left: Filling| of_left.may_merge(Filling::of(right), fill);
+            assert!(may_merge(of_left) || fits.is_none());
+            let with_both = Filling {
+                last_key: 0,
+                ..of_left
+            };
+            so_only += usize::from(fits.is_some() && !may_merge(with_both));
+        }
+        assert_eq!(so_only, key_len(KEY.len()));
+    }
+
+    #[test]
+    fn leaves_too_full_to_be_merged_are_not_looked_into() {
+        let (left, at) = (leaf(None, Some(8), 9, 100), BlockNumber(1));
+        let left = Page::open(&left, at).unwrap();
+        let mut in_vain = 0;
+        for body_bytes in 0..300 {
+            let right = leaf(Some(8), None, 8, body_bytes);
+            let right = Page::open(&right, at).unwrap();
+            let fill = Fill::default();
+            let fits = plan(left, at, right, at, fill, &Bytewise).unwrap();
+            let may_merge = Filling::of(left).may_merge(Filling::of(right), fill);
+            in_vain += usize::from(may_merge && fits.is_none());
+        }
+        // But for the key of the last entry, which only its length tells.
+        assert_eq!(in_vain, key_len(key_bytes_max(512)) - key_len(KEY.len()));
+    }
 }

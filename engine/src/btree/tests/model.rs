@@ -5,10 +5,37 @@ use proptest::prelude::*;
 use super::*;
 use crate::btree::measure::{key_len, keyless_len};
 use crate::btree::search::compare_positions;
-use crate::btree::{Bulk, RunEntry};
+use crate::btree::{Bulk, Filling, RunEntry};
 use crate::page::op::Ops;
-use crate::page::{Position, cell_bytes_max, key_bytes_max};
+use crate::page::{PageKind, Position, cell_bytes_max, key_bytes_max};
+use crate::store::LSN_BYTES;
 use crate::types::{Level, SlotNumber};
+
+/// Merges two pages: only such as VACUUM would have merged, who asks
+/// [`Filling::may_merge`] before.
+fn merge<C: Compare>(
+    tree: &Tree<'_, MemStore, C>,
+    level: Level,
+    merge: impl FnOnce() -> Result<bool>,
+) {
+    let before = tree.store.pages();
+    let page = |at: BlockNumber| Page::open(&before[at.0 as usize][LSN_BYTES..], at).unwrap();
+    let is_merged = merge().unwrap();
+    let after = tree.store.pages();
+    let gone = (1..before.len() as u32).map(BlockNumber).find(|at| {
+        let now = Page::open(&after[at.0 as usize][LSN_BYTES..], *at);
+        !Page::is_new(&before[at.0 as usize][LSN_BYTES..])
+            && page(*at).kind() != PageKind::Deleted
+            && now.is_ok_and(|now| now.kind() == PageKind::Deleted)
+    });
+    assert_eq!(gone.is_some(), is_merged);
+    if let Some(left) = gone {
+        let right = page(left).right();
+        let filling = |at| Filling::of(page(at));
+        let fill = tree.fill_of(level);
+        assert!(filling(left).may_merge(filling(right), fill));
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -133,11 +160,11 @@ impl<C: Compare> Model<'_, C> {
             Step::Lock(key, holder) => self.put(tree, lock_head(*holder), key, 1),
             Step::Prune(key, bits) => self.prune(tree, key, *bits),
             Step::Merge(key) => {
-                tree.merge_right(Target::Before(key)).unwrap();
+                merge(tree, Level::LEAF, || tree.merge_right(Target::Before(key)));
             }
             Step::MergeInner(level, key) if *level <= tree.root_level().unwrap().0 => {
-                tree.merge_inner(Level(*level), Target::Before(key))
-                    .unwrap();
+                let level = Level(*level);
+                merge(tree, level, || tree.merge_inner(level, Target::Before(key)));
             }
             Step::MergeInner(..) => {}
             Step::Lower => {
