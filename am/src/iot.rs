@@ -5,7 +5,7 @@ use engine::btree::{Bulk, Cleared, Meta, Tree, check};
 use engine::mvcc::batch::Batch;
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::fetch::Keys;
-use engine::mvcc::histories::History;
+use engine::mvcc::histories::{History, Kept};
 use engine::mvcc::rebuild::Rebuilt;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::vacuum::Vacuumed;
@@ -224,7 +224,7 @@ impl TableAm for Iot {
         pause: impl FnMut(),
         mut visit: impl FnMut(&History, &[Option<Head>]) -> Result<()>,
     ) -> Result<()> {
-        let mut heads = Vec::new();
+        let mut heads = Kept::default();
         self.0.with(|v| {
             v.each_history(pause, |history| {
                 history.kept(v.transactions, &mut heads);

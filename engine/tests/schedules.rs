@@ -7,6 +7,7 @@ use engine::btree::{Bulk, Target, Tree};
 use engine::compare::{Bytewise, Compare};
 use engine::mem::{MemStore, TestSession, TestTransactions};
 use engine::mvcc::batch::Batch;
+use engine::mvcc::histories::Kept;
 use engine::mvcc::scan::{Direction, Place, Range};
 use engine::mvcc::write::{Insertion, Outcome, Successor};
 use engine::mvcc::{Strength, Transactions, VersionId, VersionIdBuf, Versioned, Writer};
@@ -467,7 +468,7 @@ fn a_history_in_several_bytes_is_visited_once_and_written_as_one() {
     bench.spread(KEY);
     let _older = bench.world.snapshot();
     bench.put(SAME, 1, true);
-    let (mut seen, mut heads) = (Vec::new(), Vec::new());
+    let (mut seen, mut heads) = (Vec::new(), Kept::default());
     let anew = MemStore::recording(512);
     let mut bulk = Bulk::new(&anew, &bench.compare, b"").unwrap();
     bench.with(&bench.world, |v| {

@@ -3,22 +3,26 @@
 //! left in files of theirs, are merged with them.
 
 mod failure;
+mod radix;
 
 pub use failure::Failure;
 
 use std::cmp::Ordering;
 
 use engine::compare::Compare;
-use engine::page::cell::Head;
-use engine::{CommandId, Sequence, Xid};
+use engine::page::cell::{Head, LeafCell};
 use rowref::handle::SpillFile;
+
+use radix::{First, Place};
 
 /// Bytes of a run that are read back at a time: so many, but in little memory
 /// fewer, for each run has its own when they are merged.
-const CHUNK_BYTES_MAX: usize = 128 << 10;
+const CHUNK_BYTES_MAX: usize = 64 << 10;
 const CHUNK_BYTES_MIN: usize = 8 << 10;
-/// Bytes of an entry before its key: lengths, mark, head.
-const HEADER_BYTES: usize = 4 + 4 + 1 + 1 + 4 + 4 + 8;
+/// Bytes of an item before its cell: how many the cell has, with the mark in the
+/// topmost bit.
+const LENGTH_BYTES: usize = 4;
+const MARK: u32 = 1 << 31;
 
 /// An entry on its way into an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,35 +38,37 @@ pub struct Item<'b> {
 }
 
 impl<'b> Item<'b> {
+    /// Appends the item: as a leaf's cell with its whole key, for that is short
+    /// and quickly read.
     fn push(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.key.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.body.len() as u32).to_le_bytes());
-        out.push(u8::from(self.mark));
-        out.push(self.head.flags);
-        out.extend_from_slice(&self.head.xmin.0.to_le_bytes());
-        out.extend_from_slice(&self.head.cid.0.to_le_bytes());
-        out.extend_from_slice(&self.head.sequence.0.to_le_bytes());
-        out.extend_from_slice(self.key);
-        out.extend_from_slice(self.body);
+        let start = out.len();
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        self.head.encode(Some(self.key), self.body, out);
+        let length = (out.len() - start - LENGTH_BYTES) as u32;
+        let marked = length | if self.mark { MARK } else { 0 };
+        out[start..start + LENGTH_BYTES].copy_from_slice(&marked.to_le_bytes());
+    }
+
+    /// Bytes of the item at the start of `bytes`.
+    #[inline]
+    fn len(bytes: &[u8]) -> (usize, bool) {
+        let marked = bytes.first_chunk().expect("an item is written whole");
+        let marked = u32::from_le_bytes(*marked);
+        ((marked & !MARK) as usize + LENGTH_BYTES, marked & MARK != 0)
     }
 
     /// The item at the start of `bytes`, and where it ends.
+    #[inline]
     fn read(bytes: &'b [u8]) -> (Item<'b>, usize) {
-        let word = |at: usize| {
-            u32::from_le_bytes(*bytes[at..].first_chunk().expect("an item is written whole"))
-        };
-        let middle = HEADER_BYTES + word(0) as usize;
-        let end = middle + word(4) as usize;
+        let (end, mark) = Item::len(bytes);
+        let cell = &bytes[LENGTH_BYTES..end];
+        let cell = LeafCell::decode_small(cell).or_else(|| LeafCell::decode(cell, false));
+        let cell = cell.expect("an item is written whole");
         let item = Item {
-            head: Head {
-                flags: bytes[9],
-                xmin: Xid(word(10)),
-                cid: CommandId(word(14)),
-                sequence: Sequence(u64::from(word(18)) | u64::from(word(22)) << 32),
-            },
-            key: &bytes[HEADER_BYTES..middle],
-            body: &bytes[middle..end],
-            mark: bytes[8] != 0,
+            head: cell.head,
+            key: cell.suffix.unwrap_or_default(),
+            body: cell.body,
+            mark,
         };
         (item, end)
     }
@@ -75,12 +81,11 @@ fn order(left: &Item<'_>, right: &Item<'_>, compare: &impl Compare) -> Ordering 
         .then_with(|| right.head.sequence.cmp(&left.head.sequence))
 }
 
-/// The first bytes of a key, comparing as they do. Sixteen are a fixed-length
-/// column with its null marker and the greater part of the reference behind it,
-/// so that rows with equal columns are told apart too.
-type First = u128;
-
+#[inline]
 fn first_of(key: &[u8]) -> First {
+    if let Some(first) = key.first_chunk() {
+        return First::from_be_bytes(*first);
+    }
     let mut first = [0; size_of::<First>()];
     let len = key.len().min(first.len());
     first[..len].copy_from_slice(&key[..len]);
@@ -111,7 +116,7 @@ type Chunks = Vec<(u64, usize)>;
 /// Where the rest of a run is.
 enum Rest<'m> {
     Memory {
-        items: std::slice::Iter<'m, (First, usize)>,
+        items: std::slice::Iter<'m, Place>,
         bytes: &'m [u8],
     },
     File {
@@ -126,7 +131,7 @@ enum Rest<'m> {
 /// A sorted run as it is read.
 struct Run<'m> {
     rest: Rest<'m>,
-    /// The item at hand.
+    /// The item at hand, and the first bytes of its key.
     at: usize,
     first: First,
 }
@@ -153,13 +158,13 @@ impl<'m> Run<'m> {
     fn advance(&mut self, files: &mut [impl SpillFile]) -> std::io::Result<bool> {
         match &mut self.rest {
             Rest::Memory { items, bytes } => {
-                let Some((first, at)) = items.next() else {
+                let Some(place) = items.next() else {
                     return Ok(false);
                 };
-                if let Some((_, ahead)) = items.as_slice().get(AHEAD) {
-                    expect(bytes, *ahead);
+                if let Some(ahead) = items.as_slice().get(AHEAD) {
+                    expect(bytes, ahead.at);
                 }
-                (self.first, self.at) = (*first, *at);
+                (self.first, self.at) = (place.first(), place.at);
             }
             Rest::File {
                 file,
@@ -190,12 +195,36 @@ impl<'m> Run<'m> {
         };
         Item::read(&bytes[self.at..]).0
     }
+}
 
-    fn precedes(&self, other: &Run<'_>, compare: &impl Compare) -> bool {
-        if compare.ordered() && self.first != other.first {
-            return self.first < other.first;
+/// A run's place in the heap of a merge: the first bytes of its item's key, and
+/// which run it is. Runs themselves are too large to be moved about.
+type Ahead = (First, usize);
+
+/// Whether the item of one run comes before that of another.
+#[inline]
+fn precedes(runs: &[Run<'_>], left: Ahead, right: Ahead, compare: &impl Compare) -> bool {
+    if compare.ordered() && left.0 != right.0 {
+        return left.0 < right.0;
+    }
+    order(&runs[left.1].item(), &runs[right.1].item(), compare).is_lt()
+}
+
+/// Lets the run at `at` of a heap sink to where it belongs.
+#[inline]
+fn sink(heap: &mut [Ahead], mut at: usize, runs: &[Run<'_>], compare: &impl Compare) {
+    loop {
+        let mut least = at;
+        for child in [2 * at + 1, 2 * at + 2] {
+            if child < heap.len() && precedes(runs, heap[child], heap[least], compare) {
+                least = child;
+            }
         }
-        order(&self.item(), &other.item(), compare).is_lt()
+        if least == at {
+            return;
+        }
+        heap.swap(at, least);
+        at = least;
     }
 }
 
@@ -220,8 +249,9 @@ pub struct Sorter<'c, C, F> {
     compare: &'c C,
     limit_bytes: usize,
     bytes: Vec<u8>,
-    /// The first bytes of each item's key, which often decide, and its place.
-    items: Vec<(First, usize)>,
+    items: Vec<Place>,
+    /// Whether `items` are in order.
+    sorted: bool,
     /// Its own file, and those of others.
     files: Vec<F>,
     /// Each run's file and place in it.
@@ -236,6 +266,7 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
             limit_bytes,
             bytes: Vec::new(),
             items: Vec::new(),
+            sorted: true,
             files: vec![file],
             runs: Vec::new(),
         }
@@ -245,24 +276,30 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
     pub fn add(&mut self, item: Item<'_>) -> std::io::Result<()> {
         let at = self.bytes.len();
         item.push(&mut self.bytes);
-        self.items.push((first_of(item.key), at));
-        if self.bytes.len() + self.items.len() * size_of::<(First, usize)>() >= self.limit_bytes {
+        self.items.push(Place::new(first_of(item.key), at));
+        self.sorted = false;
+        // Sorting takes as much again of the places.
+        if self.bytes.len() + 2 * self.items.len() * size_of::<Place>() >= self.limit_bytes {
             self.spill()?;
         }
         Ok(())
     }
 
     fn sort(&mut self) {
+        if std::mem::replace(&mut self.sorted, true) {
+            return;
+        }
         let (bytes, compare) = (&self.bytes, self.compare);
-        let ordered = compare.ordered();
-        self.items.sort_unstable_by(|left, right| {
-            if ordered && left.0 != right.0 {
-                return left.0.cmp(&right.0);
-            }
-            let (left, _) = Item::read(&bytes[left.1..]);
-            let (right, _) = Item::read(&bytes[right.1..]);
+        let by_key = |left: &Place, right: &Place| {
+            let (left, _) = Item::read(&bytes[left.at..]);
+            let (right, _) = Item::read(&bytes[right.at..]);
             order(&left, &right, compare)
-        });
+        };
+        if compare.ordered() {
+            radix::sort(&mut self.items, &by_key);
+        } else {
+            self.items.sort_unstable_by(by_key);
+        }
     }
 
     /// Writes what is in memory as one sorted run.
@@ -271,11 +308,11 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
         let chunk_bytes = (self.limit_bytes / 16).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
         let mut chunks = Vec::new();
         let mut chunk = Vec::with_capacity(chunk_bytes + chunk_bytes / 8);
-        for (nth, (_, at)) in self.items.iter().enumerate() {
-            if let Some((_, ahead)) = self.items.get(nth + AHEAD) {
-                expect(&self.bytes, *ahead);
+        for (nth, Place { at, .. }) in self.items.iter().enumerate() {
+            if let Some(ahead) = self.items.get(nth + AHEAD) {
+                expect(&self.bytes, ahead.at);
             }
-            let (_, len) = Item::read(&self.bytes[*at..]);
+            let (len, _) = Item::len(&self.bytes[*at..]);
             chunk.extend_from_slice(&self.bytes[*at..at + len]);
             if chunk.len() >= chunk_bytes {
                 chunks.push((self.files[0].write(&chunk)?, chunk.len()));
@@ -380,36 +417,27 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
         });
         let others = self.runs.iter();
         let others = others.map(|(file, chunks)| Run::in_file(*file, chunks));
-        let mut runs = Vec::new();
-        for mut run in std::iter::once(own).chain(others) {
+        let mut runs: Vec<_> = std::iter::once(own).chain(others).collect();
+        // By their first items.
+        let mut heap: Vec<Ahead> = Vec::new();
+        for (nth, run) in runs.iter_mut().enumerate() {
             if run.advance(files)? {
-                runs.push(run);
+                heap.push((run.first, nth));
             }
         }
-        // A heap of the runs by their first items.
         let compare = self.compare;
-        let sink = |runs: &mut [Run<'_>], mut at: usize| loop {
-            let mut least = at;
-            for child in [2 * at + 1, 2 * at + 2] {
-                if child < runs.len() && runs[child].precedes(&runs[least], compare) {
-                    least = child;
-                }
-            }
-            if least == at {
-                return;
-            }
-            runs.swap(at, least);
-            at = least;
-        };
-        for at in (0..runs.len() / 2).rev() {
-            sink(&mut runs, at);
+        for at in (0..heap.len() / 2).rev() {
+            sink(&mut heap, at, &runs, compare);
         }
-        while let Some(first) = runs.first_mut() {
-            visit(first.item())?;
-            if !first.advance(files)? {
-                runs.swap_remove(0);
+        while let Some((first, nth)) = heap.first_mut() {
+            let run = &mut runs[*nth];
+            visit(run.item())?;
+            if run.advance(files)? {
+                *first = run.first;
+            } else {
+                heap.swap_remove(0);
             }
-            sink(&mut runs, 0);
+            sink(&mut heap, 0, &runs, compare);
         }
         Ok(())
     }
@@ -419,6 +447,7 @@ impl<'c, C: Compare, F: SpillFile> Sorter<'c, C, F> {
 mod tests {
     use super::*;
     use engine::compare::Bytewise;
+    use engine::{CommandId, Sequence, Xid};
     use proptest::prelude::*;
     use std::cell::RefCell;
     use std::io;

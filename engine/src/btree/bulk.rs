@@ -1,9 +1,6 @@
 //! Building a tree from sorted entries, bottom up, into a fresh relation.
 
-use std::ops::Range;
-
 use super::Fill;
-use super::cells::Cells;
 use super::measure::{
     FIRST_DOWNLINK_BYTES, check_limits, fence_len, key_len, keyless_len, prefix_len, usable_bytes,
 };
@@ -11,7 +8,7 @@ use super::meta::Meta;
 use super::plan::separator;
 use crate::compare::Compare;
 use crate::error::{Error, Result};
-use crate::page::cell::Head;
+use crate::page::cell::{Head, InnerCell};
 use crate::page::op::{Format, Ops};
 use crate::page::{PageKind, Position, PositionBuf, SLOT_BYTES, flag};
 use crate::record::{Record, RecordKind};
@@ -27,8 +24,12 @@ enum What {
 
 struct Pending {
     what: What,
-    key: Range<usize>,
-    body: Range<usize>,
+    /// Where in a row's data its key begins, its body, and what is behind it.
+    key: usize,
+    body: usize,
+    end: usize,
+    /// Bytes of its slot, and of its cell but for its key.
+    keyless_bytes: usize,
     /// Whether the next entry has the same key, in whichever bytes, so that this
     /// one need not hold it.
     shares_key: bool,
@@ -53,7 +54,8 @@ struct Row {
 
 impl Row {
     fn key(&self, nth: usize) -> &[u8] {
-        &self.data[self.entries[nth].key.clone()]
+        let entry = &self.entries[nth];
+        &self.data[entry.key..entry.body]
     }
 
     fn position(&self, nth: usize) -> Position<'_> {
@@ -74,18 +76,13 @@ impl Row {
     /// Bytes of an entry, slot and its own key included, behind a prefix.
     fn entry_bytes(&self, nth: usize, prefix_len: usize, below: bool) -> usize {
         let entry = &self.entries[nth];
-        let suffix_len = entry.key.len() - prefix_len;
-        SLOT_BYTES
-            + match entry.what {
-                What::Version(head) => {
-                    let key = if below { 0 } else { key_len(suffix_len) };
-                    keyless_len(head, entry.body.len()) + key
-                }
-                What::Downlink(..) if nth == 0 => FIRST_DOWNLINK_BYTES,
-                What::Downlink(_, sequence) => {
-                    5 + if sequence.is_some() { 8 } else { 0 } + suffix_len
-                }
-            }
+        let suffix_len = entry.body - entry.key - prefix_len;
+        match entry.what {
+            What::Version(_) if below => entry.keyless_bytes,
+            What::Version(_) => entry.keyless_bytes + key_len(suffix_len),
+            What::Downlink(..) if nth == 0 => SLOT_BYTES + FIRST_DOWNLINK_BYTES,
+            What::Downlink(..) => entry.keyless_bytes + suffix_len,
+        }
     }
 }
 
@@ -151,7 +148,8 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
     /// in several bytes, those of the last entry on a page stand there for all.
     pub fn add(&mut self, head: Head, key: &[u8], body: &[u8]) -> Result<bool> {
         check_limits(self.store.page_size(), head, key, body)?;
-        self.push(0, What::Version(head), key, body)
+        let bytes = SLOT_BYTES + keyless_len(head, body.len());
+        self.push(0, What::Version(head), bytes, key, body)
     }
 
     /// Writes what remains and makes the tree known.
@@ -175,7 +173,14 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         Ok(())
     }
 
-    fn push(&mut self, level: usize, what: What, key: &[u8], body: &[u8]) -> Result<bool> {
+    fn push(
+        &mut self,
+        level: usize,
+        what: What,
+        keyless_bytes: usize,
+        key: &[u8],
+        body: &[u8],
+    ) -> Result<bool> {
         if level == self.rows.len() {
             self.rows.push(Row::default());
         }
@@ -186,8 +191,10 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         row.data.extend_from_slice(body);
         row.entries.push(Pending {
             what,
-            key: start..middle,
-            body: middle..row.data.len(),
+            key: start,
+            body: middle,
+            end: row.data.len(),
+            keyless_bytes,
             shares_key: false,
         });
         let count = row.entries.len();
@@ -224,8 +231,13 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         // The fence behind the newest is not known; its own key stands in.
         let low = row.low.as_ref().map(PositionBuf::as_ref);
         let fences = fence_len(low) + last.encoded_len();
+        let fill = self.fill_bytes(level);
+        // The prefix is looked for only where it decides.
+        if fences + row.whole_bytes <= fill {
+            return false;
+        }
         let saved = row.own_keys * self.prefix(level, Some(last));
-        fences + row.whole_bytes - saved > self.fill_bytes(level)
+        fences + row.whole_bytes - saved > fill
     }
 
     /// Writes pages until the rest is one page without an upper fence; its
@@ -311,17 +323,6 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         let prefix = self.prefix(level, high_fence);
         debug_assert!(self.bytes(level, count, high_fence) <= usable_bytes(self.store.page_size()));
         let row = &self.rows[level];
-        let mut cells = Cells::of_page();
-        for (nth, entry) in row.entries[..count].iter().enumerate() {
-            match entry.what {
-                What::Version(head) => {
-                    let below = nth + 1 < count && row.shares_key(nth);
-                    let body = &row.data[entry.body.clone()];
-                    cells.leaf(head, row.key(nth), prefix, below, body);
-                }
-                What::Downlink(child, _) => cells.inner(child, row.position(nth), prefix),
-            }
-        }
         let format = Format {
             kind: if level == 0 {
                 PageKind::Leaf
@@ -340,9 +341,28 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
             low: row.low.as_ref().map(PositionBuf::as_ref),
             high: high_fence,
         };
-        let ops = Ops::new()
+        let make = |nth: usize, out: &mut Vec<u8>| {
+            let entry = &row.entries[nth];
+            match entry.what {
+                What::Version(head) => {
+                    let below = nth + 1 < count && entry.shares_key;
+                    let suffix = (!below).then(|| &row.data[entry.key + prefix..entry.body]);
+                    head.encode(suffix, &row.data[entry.body..entry.end], out);
+                    below
+                }
+                What::Downlink(child, _) => {
+                    let position = match nth {
+                        0 => Position::FIRST,
+                        _ => row.position(nth),
+                    };
+                    InnerCell::encode(child, position, prefix.min(position.key.len()), out);
+                    false
+                }
+            }
+        };
+        let ops = Ops::with_room(self.store.page_size() + 2 * count)
             .format(&format)
-            .insert_run(SlotNumber(0), cells.iter());
+            .insert_made(SlotNumber(0), count, make);
         let mut page = self.store.allocate()?;
         let block = self.store.block_of(&page);
         let mut record = Record::new(RecordKind::Create).init(block, ops);
@@ -364,9 +384,11 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         row.drop_front(count);
         if !is_root {
             let low = low.unwrap_or_default();
+            let sequence_bytes = if low.sequence.is_some() { 8 } else { 0 };
             self.push(
                 level + 1,
                 What::Downlink(block, low.sequence),
+                SLOT_BYTES + FIRST_DOWNLINK_BYTES + sequence_bytes,
                 &low.key,
                 &[],
             )?;
@@ -383,8 +405,10 @@ impl Row {
             return false;
         };
         let (left, right) = (self.key(before), self.key(before + 1));
+        // Keys of two rows mostly differ at their ends.
         let shares = matches!(self.entries[before].what, What::Version(_))
-            && (left == right || !compare.ordered() && compare.compare(left, right).is_eq());
+            && (left.last() == right.last() && left == right
+                || !compare.ordered() && compare.compare(left, right).is_eq());
         self.entries[before].shares_key = shares;
         shares
     }
@@ -414,11 +438,12 @@ impl Row {
         let start = self
             .entries
             .first()
-            .map_or(self.data.len(), |entry| entry.key.start);
+            .map_or(self.data.len(), |entry| entry.key);
         self.data.drain(..start);
         for entry in &mut self.entries {
-            entry.key = entry.key.start - start..entry.key.end - start;
-            entry.body = entry.body.start - start..entry.body.end - start;
+            entry.key -= start;
+            entry.body -= start;
+            entry.end -= start;
         }
         (self.whole_bytes, self.own_keys, self.longest) = (0, 0, 0);
         for nth in 0..self.entries.len() {

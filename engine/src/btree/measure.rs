@@ -17,12 +17,17 @@ pub(super) fn used_bytes(page: Page<'_>) -> usize {
 }
 
 /// Bytes of an LEB128 number.
+#[inline]
 pub(super) fn varint_len(value: u64) -> usize {
+    if value < 0x80 {
+        return 1;
+    }
     let bits = (u64::BITS - value.leading_zeros()).max(1) as usize;
     bits.div_ceil(7)
 }
 
 /// Bytes of a leaf cell but for its key.
+#[inline]
 pub(super) fn keyless_len(head: Head, body_len: usize) -> usize {
     let cid = if head.has(bit::FROZEN) {
         0
@@ -43,6 +48,7 @@ pub(super) fn keyless_len(head: Head, body_len: usize) -> usize {
 pub(super) const VERSION_GROWTH_MAX: usize = 8;
 
 /// Bytes that a key of its own adds to a leaf cell.
+#[inline]
 pub(super) fn key_len(suffix_len: usize) -> usize {
     varint_len(suffix_len as u64) + suffix_len
 }
@@ -70,6 +76,7 @@ pub(super) fn prefix_for(page: Page<'_>, low: Fence<'_>, high: Fence<'_>) -> usi
 }
 
 /// Refuses keys and rows that no page could hold, before anything changes.
+#[inline]
 pub fn check_limits(page_size: usize, head: Head, key: &[u8], body: &[u8]) -> Result<()> {
     let limit = key_bytes_max(page_size);
     if key.len() > limit {

@@ -13,6 +13,22 @@ use crate::page::cell::{EntryKind, Head, bit};
 use crate::store::PageStore;
 use crate::types::CommandId;
 
+/// What pruning would leave of a history ([`History::kept`]): each entry's head
+/// as it is to be written, or `None` if nobody needs it. Its room is used again.
+#[derive(Clone, Default, Debug)]
+pub struct Kept {
+    heads: Vec<Option<Head>>,
+    fates: Vec<Fate>,
+}
+
+impl std::ops::Deref for Kept {
+    type Target = [Option<Head>];
+
+    fn deref(&self) -> &[Option<Head>] {
+        &self.heads
+    }
+}
+
 /// The entries of one key, newest first, locks before versions. Its room is
 /// used again for another key: a build asks for one history per row.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -55,35 +71,30 @@ impl History {
         self.ends.push(self.bodies.len());
     }
 
-    /// What pruning would leave of it, frozen as pruning would freeze: each
-    /// entry's head as it is to be written, or `None` if nobody needs it.
-    pub fn kept(&self, transactions: &impl Transactions, out: &mut Vec<Option<Head>>) {
-        out.clear();
+    /// What pruning would leave of it, frozen as pruning would freeze.
+    pub fn kept(&self, transactions: &impl Transactions, out: &mut Kept) {
+        out.heads.clear();
         // Most rows of a table at rest.
         if let [head] = self.heads[..]
             && head.kind() == EntryKind::Put
             && head.has(bit::FROZEN)
         {
-            out.push(Some(head));
+            out.heads.push(Some(head));
             return;
         }
-        let mut fates = Vec::with_capacity(self.heads.len());
-        retain(self.heads.iter().copied(), true, transactions, &mut fates);
-        out.extend(
-            fates
-                .iter()
-                .zip(&self.heads)
-                .map(|(fate, head)| match fate {
-                    Fate::Remove => None,
-                    Fate::Keep => Some(*head),
-                    Fate::Freeze => Some(Head {
-                        flags: (head.flags | bit::FROZEN | bit::COMMITTED)
-                            & !(bit::ABORTED | bit::SPECULATIVE),
-                        cid: CommandId(0),
-                        ..*head
-                    }),
-                }),
-        );
+        let heads = self.heads.iter();
+        retain(heads.clone().copied(), true, transactions, &mut out.fates);
+        let kept = out.fates.iter().zip(heads).map(|(fate, head)| match fate {
+            Fate::Remove => None,
+            Fate::Keep => Some(*head),
+            Fate::Freeze => Some(Head {
+                flags: (head.flags | bit::FROZEN | bit::COMMITTED)
+                    & !(bit::ABORTED | bit::SPECULATIVE),
+                cid: CommandId(0),
+                ..*head
+            }),
+        });
+        out.heads.extend(kept);
     }
 }
 

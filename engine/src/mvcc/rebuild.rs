@@ -1,7 +1,7 @@
 //! Writing a store anew, bottom-up and compact, with the histories that
 //! somebody may still need: CLUSTER and VACUUM FULL.
 
-use super::histories::History;
+use super::histories::{History, Kept};
 use super::{Transactions, Versioned};
 use crate::btree::Bulk;
 use crate::compare::Compare;
@@ -52,7 +52,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
         pause: impl FnMut(),
     ) -> Result<Rebuilt> {
         let mut rebuilt = Rebuilt::default();
-        let mut heads = Vec::new();
+        let mut heads = Kept::default();
         self.each_history(pause, |history| {
             history.kept(self.transactions, &mut heads);
             keep(history, &heads, bulk, &mut rebuilt, &mut convert)

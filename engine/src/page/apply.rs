@@ -397,21 +397,38 @@ fn insert_run(
     make_room(bytes, scratch, size + count * SLOT_BYTES)?;
     let mut page = PageMut { bytes };
     page.open_slots(slot, count);
+    let ordered = view(page.bytes).has(flag::ORDERED);
+    let is_leaf = view(page.bytes).kind() == PageKind::Leaf;
+    let mut any_below = false;
+    // The room for all of them is there; the page says so once they are in.
+    let mut at = view(page.bytes).upper();
     for nth in slot..slot + count {
         let (length, rest) = cells.split_first_chunk::<2>().ok_or("a run ends early")?;
         let length = u16::from_le_bytes(*length);
         let key_below = length & KEY_BELOW != 0;
-        let (cell, rest) = rest.split_at((length & !KEY_BELOW) as usize);
+        any_below |= key_below;
+        let cell_bytes = (length & !KEY_BELOW) as usize;
+        let (cell, rest) = rest
+            .split_at_checked(cell_bytes)
+            .ok_or("a run ends early")?;
         cells = rest;
-        let at = page.take(cell.len(), 0)?;
+        at -= cell.len();
         page.put(at, cell);
-        let suffix = readable(view(page.bytes), key_below, cell)?;
-        let head = if view(page.bytes).has(flag::ORDERED) {
-            head_of(suffix)
+        let small = if is_leaf && !key_below {
+            LeafCell::decode_small(cell)
         } else {
-            0
+            None
         };
+        let suffix = match small {
+            Some(cell) => cell.suffix.unwrap_or(&[]),
+            None => readable(view(page.bytes), key_below, cell)?,
+        };
+        let head = if ordered { head_of(suffix) } else { 0 };
         page.slot(nth, at, length, head);
+    }
+    page.u16(AT_UPPER, at as u16);
+    if !any_below {
+        return Ok(());
     }
     // Heads of cells without a key come from the slots behind them.
     for nth in (slot..slot + count).rev() {

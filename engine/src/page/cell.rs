@@ -60,6 +60,18 @@ pub struct Head {
     pub sequence: Sequence,
 }
 
+/// The most bytes of a cell without key and body.
+const KEYLESS_BYTES_MAX: usize = 20;
+
+/// Appends the first `len` of some bytes. All are copied and the rest cut off: a
+/// copy of known length is no call.
+#[inline(always)]
+fn put_part<const N: usize>(bytes: &[u8; N], len: usize, out: &mut Vec<u8>) {
+    let end = out.len() + len;
+    out.extend_from_slice(bytes);
+    out.truncate(end);
+}
+
 impl Head {
     /// The entry's kind. Unknown kinds were refused on decoding.
     #[inline]
@@ -87,18 +99,33 @@ impl Head {
 
     /// Appends the cell's bytes: `suffix` is the key behind the page's prefix,
     /// `None` where the next slot holds it.
+    #[inline]
     pub fn encode(self, suffix: Option<&[u8]>, body: &[u8], out: &mut Vec<u8>) {
-        out.push(self.flags);
-        out.extend_from_slice(&self.xmin.0.to_le_bytes());
-        if !self.has(bit::FROZEN) {
-            put_varint(u64::from(self.cid.0), out);
-        }
-        if self.is_version() {
-            put_varint(self.sequence.0, out);
-        }
-        if let Some(suffix) = suffix {
-            put_varint(suffix.len() as u64, out);
-            out.extend_from_slice(suffix);
+        let key_bytes = suffix.map_or(0, |suffix| 3 + suffix.len());
+        out.reserve(KEYLESS_BYTES_MAX + key_bytes + body.len());
+        let numbers_are_small = self.cid.0 < 0x80 && self.sequence.0 < 0x80 && self.is_version();
+        match suffix {
+            // Nearly all that is written: the counterpart of
+            // [`LeafCell::decode_small`].
+            Some(suffix) if numbers_are_small && suffix.len() < 0x80 => {
+                let numbers = self.sequence.0 | (suffix.len() as u64) << 8;
+                let (numbers, len) = if self.has(bit::FROZEN) {
+                    (numbers, 7)
+                } else {
+                    (numbers << 8 | u64::from(self.cid.0), 8)
+                };
+                let header = u64::from(self.flags) | u64::from(self.xmin.0) << 8 | numbers << 40;
+                put_part(&header.to_le_bytes(), len, out);
+                out.extend_from_slice(suffix);
+            }
+            _ => {
+                let (keyless, len) = self.encode_keyless();
+                put_part(&keyless, len, out);
+                if let Some(suffix) = suffix {
+                    put_varint(suffix.len() as u64, out);
+                    out.extend_from_slice(suffix);
+                }
+            }
         }
         out.extend_from_slice(body);
     }
@@ -106,8 +133,8 @@ impl Head {
     /// As [`Head::encode`], of an entry without key and body: the bytes, and how
     /// many they are.
     #[inline]
-    pub fn encode_keyless(self) -> ([u8; 20], usize) {
-        let mut bytes = [0; 20];
+    pub fn encode_keyless(self) -> ([u8; KEYLESS_BYTES_MAX], usize) {
+        let mut bytes = [0; KEYLESS_BYTES_MAX];
         bytes[0] = self.flags;
         bytes[1..5].copy_from_slice(&self.xmin.0.to_le_bytes());
         let mut at = 5;
@@ -196,7 +223,7 @@ impl<'p> LeafCell<'p> {
     /// each, which nearly all are: its header is read in one piece. `None` for
     /// any other bytes.
     #[inline(always)]
-    pub(crate) fn decode_small(bytes: &'p [u8]) -> Option<LeafCell<'p>> {
+    pub fn decode_small(bytes: &'p [u8]) -> Option<LeafCell<'p>> {
         let header = u64::from_le_bytes(*bytes.first_chunk()?);
         let flags = header as u8;
         let numbers = (header >> 40) as u32;
@@ -379,6 +406,13 @@ mod tests {
             let head = Head { flags, xmin: Xid(xmin), cid: CommandId(cid), sequence: Sequence(sequence) };
             let mut bytes = Vec::new();
             head.encode(Some(&suffix), &body, &mut bytes);
+            // And is written the same.
+            let (keyless, len) = head.encode_keyless();
+            let mut pieces = keyless[..len].to_vec();
+            put_varint(suffix.len() as u64, &mut pieces);
+            pieces.extend_from_slice(&suffix);
+            pieces.extend_from_slice(&body);
+            prop_assert_eq!(&bytes, &pieces);
             let small = sequence < 128
                 && suffix.len() < 128
                 && (head.has(bit::FROZEN) || cid < 128)

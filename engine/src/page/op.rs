@@ -207,6 +207,13 @@ impl Ops {
         }
     }
 
+    /// As [`Ops::new`], with room for as many bytes.
+    pub fn with_room(bytes: usize) -> Ops {
+        Ops {
+            bytes: Vec::with_capacity(bytes),
+        }
+    }
+
     /// The encoded operations.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -291,6 +298,30 @@ impl Ops {
             count += 1;
         }
         self.bytes[at..at + 2].copy_from_slice(&count.to_le_bytes());
+        self
+    }
+
+    /// Appends [`Op::InsertRun`] of `count` cells: `make` appends the one with
+    /// this number, and says whether its key is below.
+    #[must_use]
+    pub fn insert_made(
+        mut self,
+        slot: SlotNumber,
+        count: usize,
+        mut make: impl FnMut(usize, &mut Vec<u8>) -> bool,
+    ) -> Ops {
+        self.u8(INSERT_RUN);
+        self.u16(slot.0);
+        self.u16(u16::try_from(count).expect("a page has fewer slots than bytes"));
+        for nth in 0..count {
+            let at = self.bytes.len();
+            self.u16(0);
+            let key_below = make(nth, &mut self.bytes);
+            let length = self.bytes.len() - at - 2;
+            let length = u16::try_from(length).expect("cells are shorter than a page");
+            let length = length | if key_below { KEY_BELOW } else { 0 };
+            self.bytes[at..at + 2].copy_from_slice(&length.to_le_bytes());
+        }
         self
     }
 

@@ -2,6 +2,7 @@
 
 use engine::mvcc::cursor::Cursor;
 use engine::mvcc::divide::Share;
+use engine::mvcc::histories::Kept;
 use engine::mvcc::scan::{Direction, Range};
 use engine::page::cell::{EntryKind, Head};
 use pgrx::pg_sys;
@@ -47,7 +48,7 @@ impl<'p> Part<'p> {
         unsafe {
             match self.task.rows {
                 Rows::Histories => {
-                    let mut heads = Vec::new();
+                    let mut heads = Kept::default();
                     while let Some(share) = next() {
                         counts += self.read_histories(&share.range, &mut heads, sorter);
                     }
@@ -69,7 +70,7 @@ impl<'p> Part<'p> {
     unsafe fn read_histories(
         &mut self,
         range: &Range,
-        heads: &mut Vec<Option<Head>>,
+        heads: &mut Kept,
         sorter: &mut EntrySorter<'_>,
     ) -> Counts {
         let mut counts = Counts::default();

@@ -124,7 +124,8 @@ impl Builders {
     }
 
     /// Waits for the workers and takes in what they made, beside the leader's
-    /// `own`; what all of them have counted.
+    /// `own`; what all of them have counted. The leader sorts what it made while
+    /// they sort theirs.
     ///
     /// # Safety
     /// `index` is open.
@@ -134,6 +135,7 @@ impl Builders {
         own: Counts,
         sorter: &mut EntrySorter<'_>,
     ) -> Counts {
+        sorter.seal().unwrap_or_else(|error| spill_failed(&error));
         self.team.wait();
         let mut counts = own;
         for nth in 0..self.team.workers() {
