@@ -13,7 +13,7 @@ use engine::mvcc::write::{Insertion, Outcome, Successor, Written};
 use engine::mvcc::{Sight, Snapshot, Strength, VersionId, VersionIdBuf, Writer};
 use engine::page::cell::{Head, bit};
 use engine::store::PageStore;
-use engine::{BlockNumber, Result};
+use engine::{BlockNumber, Result, Xid};
 use pg::open::OpenStore;
 use pg::row::TableLayout;
 use pg::store::RelationStore;
@@ -223,25 +223,28 @@ impl TableAm for Iot {
         &self,
         pause: impl FnMut(),
         mut visit: impl FnMut(&History, &[Option<Head>]) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Xid> {
         let mut heads = Kept::default();
         self.0.with(|v| {
             v.each_history(pause, |history| {
                 history.kept(v.transactions, &mut heads);
                 visit(history, &heads)
             })
-        })
+        })?;
+        Ok(heads.horizon())
     }
 
     fn load<E: From<engine::Error>>(
         into: &RelationStore,
         layout: &TableLayout,
         next_row_id: u64,
+        horizon: Xid,
         fill: impl FnOnce(&mut dyn FnMut(Head, &[u8], &[u8]) -> Result<()>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut bulk = Bulk::new(into, layout, &layout.organization().to_bytes())?;
         bulk.fill_to(layout.fill());
         bulk.set_next_row_id(next_row_id);
+        bulk.state_horizon(horizon);
         fill(&mut |head, key, body| bulk.add(head, key, body).map(drop))?;
         Ok(bulk.finish()?)
     }

@@ -193,20 +193,23 @@ pub trait TableAm: Sized + 'static {
 
     /// Visits every key's history, with the head of each entry that somebody
     /// still needs as it is to be written anew. Nobody may write meanwhile;
-    /// neither `visit` nor `pause` finds a page locked.
+    /// neither `visit` nor `pause` finds a page locked. Returns the conflict horizon
+    /// of what is made of them.
     fn each_history(
         &self,
         pause: impl FnMut(),
         visit: impl FnMut(&History, &[Option<Head>]) -> Result<()>,
-    ) -> Result<()>;
+    ) -> Result<Xid>;
 
     /// Fills the empty fork of a relation with the entries that `fill` hands
     /// over, in the order of their keys and of one key the newest first. Hidden
-    /// row ids are leased from `next_row_id` on.
+    /// row ids are leased from `next_row_id` on. A standby's snapshots end that take
+    /// the newest transaction, `horizon`, for a running one.
     fn load<E: From<engine::Error>>(
         into: &RelationStore,
         layout: &TableLayout,
         next_row_id: u64,
+        horizon: Xid,
         fill: impl FnOnce(&mut dyn FnMut(Head, &[u8], &[u8]) -> Result<()>) -> Result<(), E>,
     ) -> Result<(), E>;
 

@@ -52,7 +52,7 @@ impl Level {
 
 /// A 32-bit transaction id. Its order wraps around; compare ids through
 /// [`Xid::precedes`] and never by value.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Xid(pub u32);
 
 impl Xid {

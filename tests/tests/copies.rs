@@ -320,3 +320,60 @@ fn long_queries_on_a_standby_see_one_snapshot_or_are_cancelled() -> Result<()> {
     drop(client);
     cluster.finish()
 }
+
+/// What a build leaves out, and what it freezes, is for the primary's snapshots to
+/// say; a standby's older ones end, or are right.
+#[test]
+fn older_snapshots_of_a_standby_are_not_shown_what_was_built_without_them() -> Result<()> {
+    // Heaps end no snapshot when they are written anew, and show it other rows.
+    let mut definitions = vec!["create index on t (a)"];
+    if access_method() != "heap" {
+        definitions.extend([
+            "create index concurrently on t (a)",
+            "vacuum full t",
+            "alter table t drop constraint t_pkey",
+            "alter table t drop constraint t_pkey; alter table t add primary key (a)",
+        ]);
+    }
+    let cluster = Cluster::start(Options::test())?;
+    let mut client = cluster.connect("postgres")?;
+    client.batch_execute("create table other (k int)")?;
+    let standby = cluster.standby(&[("max_standby_streaming_delay", "0")])?;
+    for definition in definitions {
+        client.batch_execute(&format!(
+            "drop table if exists t;
+             create table t (k int primary key, a int not null) using {};
+             insert into t select i, i from generate_series(1, 1000) i",
+            access_method()
+        ))?;
+        cluster.wait_for_replay(&standby)?;
+        let mut reader = connect_again(&standby)?;
+        reader.batch_execute(
+            "set enable_seqscan = off; set enable_bitmapscan = off;
+             begin isolation level repeatable read; select count(*) from other",
+        )?;
+        client.batch_execute(
+            "delete from t where k % 2 = 0; insert into t select i, i from generate_series(1001, 3000) i",
+        )?;
+        for statement in definition.split("; ") {
+            client.batch_execute(statement)?;
+        }
+        cluster.wait_for_replay(&standby)?;
+        match reader.query_one("select count(*) from t where a > 0", &[]) {
+            Ok(row) => assert_eq!(row.get::<_, i64>(0), 1000, "{definition}"),
+            Err(error) => {
+                let is_conflict = error.code().is_none_or(|code| {
+                    [
+                        SqlState::T_R_SERIALIZATION_FAILURE,
+                        SqlState::ADMIN_SHUTDOWN,
+                    ]
+                    .contains(code)
+                });
+                ensure!(is_conflict, "{definition}: {error:#}");
+            }
+        }
+    }
+    drop(client);
+    standby.finish()?;
+    cluster.finish()
+}

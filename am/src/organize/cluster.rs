@@ -116,7 +116,7 @@ pub unsafe fn in_index_order<A: TableAm>(
                 Ok(())
             })
         });
-        read.or_raise(old);
+        let horizon = read.or_raise(old);
         places.evaluator.rest();
         pg_sys::ExecDropSingleTupleTableSlot(places.slot);
         let sealed = sorter.seal();
@@ -124,37 +124,44 @@ pub unsafe fn in_index_order<A: TableAm>(
 
         let store = RelationStore::new(new);
         let next = rows + ended + 1;
-        let loaded = A::load(&store, table.layout(), next, |add| -> Result<(), Failure> {
-            let (mut id, mut count) = (0, 0u64);
-            let mut place = Vec::new();
-            sorter.drain(|item| -> Result<(), Failure> {
-                count += 1;
-                if count.is_multiple_of(1024) {
-                    pause();
-                }
-                if id == 0 || order.compare(&place, item.key).is_ne() {
-                    id += 1;
-                    place.clear();
-                    place.extend_from_slice(item.key);
-                }
-                Ok(add(item.head, &row_id_key(id), item.body)?)
-            })?;
-            assert_eq!(id, rows, "an entry belongs to one row");
-            if ended == 0 {
-                return Ok(());
-            }
-            let rest = table.each_history(pause, |history, heads| {
-                if live_row(heads).is_some() || heads.iter().all(Option::is_none) {
+        let layout = table.layout();
+        let loaded = A::load(
+            &store,
+            layout,
+            next,
+            horizon,
+            |add| -> Result<(), Failure> {
+                let (mut id, mut count) = (0, 0u64);
+                let mut place = Vec::new();
+                sorter.drain(|item| -> Result<(), Failure> {
+                    count += 1;
+                    if count.is_multiple_of(1024) {
+                        pause();
+                    }
+                    if id == 0 || order.compare(&place, item.key).is_ne() {
+                        id += 1;
+                        place.clear();
+                        place.extend_from_slice(item.key);
+                    }
+                    Ok(add(item.head, &row_id_key(id), item.body)?)
+                })?;
+                assert_eq!(id, rows, "an entry belongs to one row");
+                if ended == 0 {
                     return Ok(());
                 }
-                id += 1;
-                carry(new, table.layout(), history, heads, |head, body| {
-                    rebuilt.count(head, false);
-                    add(head, &row_id_key(id), body)
-                })
-            });
-            Ok(rest?)
-        });
+                let rest = table.each_history(pause, |history, heads| {
+                    if live_row(heads).is_some() || heads.iter().all(Option::is_none) {
+                        return Ok(());
+                    }
+                    id += 1;
+                    carry(new, table.layout(), history, heads, |head, body| {
+                        rebuilt.count(head, false);
+                        add(head, &row_id_key(id), body)
+                    })
+                });
+                Ok(rest.map(drop)?)
+            },
+        );
         match loaded.map_err(|failure| failure.raise_common(new, WHAT)) {
             Ok(()) => Some(rebuilt),
         }

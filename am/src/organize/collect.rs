@@ -11,7 +11,7 @@ use engine::mvcc::entries::Entry;
 use engine::mvcc::histories::History;
 use engine::mvcc::rekey::rekey;
 use engine::page::cell::{EntryKind, Head};
-use engine::{Sequence, compare::Compare};
+use engine::{Sequence, Xid, compare::Compare};
 use pg::error::{self, OrRaise};
 use pg::handles::TemporaryFile;
 use pg::row::{TableLayout, has_pointers, row_id_key};
@@ -45,6 +45,8 @@ pub struct Collected<'l> {
     pub next_row_id: u64,
     /// Rows that live.
     pub rows: f64,
+    /// The conflict horizon of what was read.
+    pub horizon: Xid,
 }
 
 /// Collects the rows of one table.
@@ -106,6 +108,7 @@ impl<'l> Collector<'l> {
                     is_empty: true,
                     has_values_to_delete: false,
                     next_row_id: 1,
+                    horizon: Xid::NONE,
                     rows: 0.0,
                 },
             }
@@ -131,7 +134,7 @@ impl<'l> Collector<'l> {
                     Ok(())
                 },
             );
-            read.or_raise(self.table);
+            self.out.horizon = read.or_raise(self.table);
             if let Some(stored) = self.stored.take() {
                 stored.close();
             }

@@ -115,17 +115,24 @@ pub unsafe fn fill<A: TableAm>(
         let transactions = ServerTransactions::new(table);
         let mut grouping = Grouping::new(to, &transactions);
         let next_row_id = collected.next_row_id;
-        let filled = A::load(&store, to, next_row_id, |add| -> Result<(), Failure> {
-            let mut add_all = |lives: &Lives| {
-                lives
-                    .versions()
-                    .try_for_each(|(head, body)| add(head, lives.key(), body))
-            };
-            collected
-                .sorter
-                .drain(|item| grouping.take(item, &mut add_all))?;
-            grouping.end(&mut add_all)
-        });
+        let horizon = collected.horizon;
+        let filled = A::load(
+            &store,
+            to,
+            next_row_id,
+            horizon,
+            |add| -> Result<(), Failure> {
+                let mut add_all = |lives: &Lives| {
+                    lives
+                        .versions()
+                        .try_for_each(|(head, body)| add(head, lives.key(), body))
+                };
+                collected
+                    .sorter
+                    .drain(|item| grouping.take(item, &mut add_all))?;
+                grouping.end(&mut add_all)
+            },
+        );
         match filled.map_err(|failure| failure.raise_common(table, WHAT)) {
             Ok(()) => {}
             Err((Clash::Duplicate(payload), key)) => {

@@ -13,7 +13,7 @@ use crate::page::op::{Format, Ops};
 use crate::page::{PageKind, Position, PositionBuf, SLOT_BYTES, flag};
 use crate::record::{Record, RecordKind};
 use crate::store::PageStore;
-use crate::types::{BlockNumber, Level, Sequence, SlotNumber};
+use crate::types::{BlockNumber, Level, Sequence, SlotNumber, Xid};
 
 /// What a level's page will hold in one slot.
 #[derive(Clone, Copy)]
@@ -103,6 +103,7 @@ pub struct Bulk<'t, S: PageStore, C: Compare> {
     meta: Meta,
     fill: Fill,
     rows: Vec<Row>,
+    horizon: Xid,
 }
 
 impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
@@ -120,12 +121,19 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
             meta,
             fill: Fill::default(),
             rows: vec![Row::default()],
+            horizon: Xid::NONE,
         })
     }
 
     /// Says how full leaves are to be.
     pub fn fill_to(&mut self, fill: Fill) {
         self.fill = fill;
+    }
+
+    /// Says which snapshots of a standby cannot do with what is built: those that
+    /// take this transaction for a running one. They end before the tree is there.
+    pub fn state_horizon(&mut self, newest: Xid) {
+        self.horizon = self.horizon.newer_of(newest);
     }
 
     /// Bytes of a page of this level.
@@ -168,7 +176,8 @@ impl<'t, S: PageStore, C: Compare> Bulk<'t, S, C> {
         self.meta.root_level = level as u8;
         let mut metapage = self.store.lock(BlockNumber::META)?;
         let record = Record::new(RecordKind::Meta)
-            .change(BlockNumber::META, Ops::new().meta(&self.meta.encode()?));
+            .change(BlockNumber::META, Ops::new().meta(&self.meta.encode()?))
+            .horizon(self.horizon);
         self.store.commit(&record, &mut [&mut metapage]);
         Ok(())
     }

@@ -11,14 +11,25 @@ use crate::error::Result;
 use crate::page::Page;
 use crate::page::cell::{EntryKind, Head, bit};
 use crate::store::PageStore;
-use crate::types::CommandId;
+use crate::types::{CommandId, Xid};
 
 /// What pruning would leave of a history ([`History::kept`]): each entry's head
-/// as it is to be written, or `None` if nobody needs it. Its room is used again.
+/// as it is to be written, or `None` if nobody needs it. Its room is used again, for
+/// a whole build's histories.
 #[derive(Clone, Default, Debug)]
 pub struct Kept {
     heads: Vec<Option<Head>>,
     fates: Vec<Fate>,
+    horizon: Xid,
+}
+
+impl Kept {
+    /// The conflict horizon of all histories that it was used for: what is built of
+    /// them lacks what older snapshots of a standby may see, and shows them rows that
+    /// are frozen (rule 30).
+    pub fn horizon(&self) -> Xid {
+        self.horizon
+    }
 }
 
 impl std::ops::Deref for Kept {
@@ -83,7 +94,8 @@ impl History {
             return;
         }
         let heads = self.heads.iter();
-        retain(heads.clone().copied(), true, transactions, &mut out.fates);
+        let horizon = retain(heads.clone().copied(), true, transactions, &mut out.fates);
+        out.horizon = out.horizon.newer_of(horizon);
         let kept = out.fates.iter().zip(heads).map(|(fate, head)| match fate {
             Fate::Remove => None,
             Fate::Keep => Some(*head),

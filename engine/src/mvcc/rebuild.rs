@@ -57,6 +57,7 @@ impl<S: PageStore, C: Compare, T: Transactions> Versioned<'_, S, C, T> {
             history.kept(self.transactions, &mut heads);
             keep(history, &heads, bulk, &mut rebuilt, &mut convert)
         })?;
+        bulk.state_horizon(heads.horizon());
         Ok(rebuilt)
     }
 }

@@ -91,6 +91,7 @@ unsafe fn lay(
         bulk.fill_to(layout.layout().fill());
         let (mut count, mut live) = (0, 0.0);
         let loaded = gathered.map_or(Ok(()), |gathered| {
+            bulk.state_horizon(gathered.horizon);
             gathered.drain(|item| -> std::result::Result<(), Failure> {
                 count += 1;
                 if count % 1024 == 0 {

@@ -7,10 +7,10 @@ mod progress;
 mod read;
 mod team;
 
-use engine::BlockNumber;
 use engine::mvcc::divide::Share;
 use engine::mvcc::scan::Place;
 use engine::store::PageStore;
+use engine::{BlockNumber, Xid};
 use pgrx::pg_sys;
 
 use crate::error::{self, OrRaise};
@@ -55,6 +55,8 @@ pub struct Task {
 pub struct Gathered<'l> {
     /// How many rows there are, live ones of [`Rows::Histories`].
     pub rows: f64,
+    /// The conflict horizon of what was read.
+    pub horizon: Xid,
     sorter: EntrySorter<'l>,
     builders: Option<Builders>,
 }
@@ -110,6 +112,7 @@ pub unsafe fn gather<'l>(
         }
         Gathered {
             rows: counts.rows,
+            horizon: counts.horizon,
             sorter,
             builders,
         }
@@ -144,12 +147,15 @@ impl Gathered<'_> {
 struct Counts {
     rows: f64,
     entries: f64,
+    /// The conflict horizon of what was made.
+    horizon: Xid,
 }
 
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Counts) {
         self.rows += other.rows;
         self.entries += other.entries;
+        self.horizon = self.horizon.newer_of(other.horizon);
     }
 }
 

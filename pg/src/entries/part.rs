@@ -52,6 +52,7 @@ impl<'p> Part<'p> {
                     while let Some(share) = next() {
                         counts += self.read_histories(&share.range, &mut heads, sorter);
                     }
+                    counts.horizon = heads.horizon();
                 }
                 Rows::Seen => {
                     let table = self.rows.relation();
