@@ -48,6 +48,11 @@ pub mod server {
         );
         /// Raises what its callbacks raise.
         pub fn MemoryContextDelete(context: pg_sys::MemoryContext);
+        /// An expression with its constant parts evaluated; raises what they raise.
+        pub fn eval_const_expressions(
+            planner: *mut pg_sys::PlannerInfo,
+            expression: *mut pg_sys::Node,
+        ) -> *mut pg_sys::Node;
         /// The transaction's id, or 0 if it has none.
         pub fn GetCurrentTransactionIdIfAny() -> pg_sys::TransactionId;
     }

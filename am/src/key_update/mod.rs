@@ -2,11 +2,14 @@
 //! key". Which plans those are is decided in `plan`; `run` finds the row and
 //! writes its successor, called by `pg::key_update`.
 
+mod allow;
+mod direct;
 mod explain;
 mod plan;
 mod run;
 
 use crate::table_am::TableAm;
+use pg::handles;
 use pg::hook::standard_planner;
 use pg::key_update;
 use pgrx::{pg_guard, pg_sys};
@@ -62,6 +65,12 @@ unsafe extern "C-unwind" fn planner(
     // SAFETY: the server's arguments, handed on without a guard, for this frame
     // owns nothing; the plan is whole.
     unsafe {
+        // Whoever plans before us is asked.
+        if handles::plans_first()
+            && let Some(statement) = direct::plan(query, &raw const SCAN_METHODS.0)
+        {
+            return statement;
+        }
         let statement = match PREVIOUS_PLANNER {
             Some(previous) => previous(query, text, options, parameters),
             None => standard_planner(query, text, options, parameters),

@@ -21,6 +21,7 @@ use rowref::RowRef;
 use rowref::handle::{Handle, HandleError, HandleTable, Lease, LeaseRef};
 
 pub use last::{lease_row, with_last};
+pub use plan::plans_first;
 pub use run::{Need, Needs, during};
 
 use crate::conflict;

@@ -365,6 +365,14 @@ pub(super) unsafe fn install() {
     }
 }
 
+/// Whether no library that was loaded before this one has a planner of its own,
+/// so that a plan may be made without asking further.
+pub fn plans_first() -> bool {
+    // SAFETY: written at start-up only.
+    let previous = unsafe { PREVIOUS_PLANNER };
+    previous.is_none()
+}
+
 /// Handles mean nothing in another process, so a query that looks at ctids of
 /// ours is not planned for several. What the planner brings in later (the body
 /// of an inlined function) is left to [`needs`].

@@ -93,6 +93,54 @@ select is_ours(statement), statement from (values
     ('update heap_table set n = 1 where k = 5'),
     ('delete from t where a = 5 and b = ''b5''')) s (statement);
 
+-- Which of them are planned without the planner: their cost is a page's and a row's.
+create function is_direct(statement text) returns boolean language plpgsql as $$
+declare plan json;
+begin
+    execute 'explain (format json) ' || statement into plan;
+    return (plan -> 0 -> 'Plan' ->> 'Total Cost')::float = 1234.01;
+end $$;
+create function same(x int) returns int immutable language sql as 'select x';
+create table texts (k text collate "C" primary key, n int) using :am;
+create table chars (k varchar(10) primary key, n int[]) using :am;
+create table mother (k int primary key, n int) using :am;
+create table child () inherits (mother) using :am;
+create table guarded (k int primary key, n int) using :am;
+alter table guarded enable row level security;
+create policy p on guarded using (n > 0);
+create role reader;
+grant all on guarded to reader;
+set random_page_cost = 1234;
+select is_direct(statement), is_ours(statement), statement from (values
+    ('update t set n = 1 where a = 5 and b = ''b5'''),
+    ('update t x set n = x.n + 2 * 3, b = b where ''b5'' = b and a = 5'),
+    ('update t set n = x.n + 2 * 3 from t x where t.a = 5 and t.b = ''b5'' and x.a = 1 and x.b = ''b1'''),
+    ('update t set n = 1 where a = 2 + 3 and b = ''b'' || 5 and n <> 0'),
+    ('update t set n = 1 where a = 5 and b = ''b5'' and n <> 0 and n < 9'),
+    ('update t set n = 1 where a = 5 and b = ''b5'' and now() > ''2000-01-01'''),
+    ('update t set n = 1 where a = 5 and b = ''b5'' and true'),
+    ('update t set n = 1 where a = 5 and b = v'),
+    ('update t set n = same(3) where a = 5 and b = ''b5'''),
+    ('update seen set n = 0 where a = 5 and b = ''b5'''),
+    ('update texts set n = 0 where k = ''x'''),
+    ('update texts set n = 0 where k = ''x'' collate "POSIX"'),
+    ('update chars set n = ''{1}'' where k = ''x'''),
+    ('update chars set n[2] = 5 where k = ''x''::text'),
+    ('update mother set n = 1 where k = 1'),
+    ('update only mother set n = 1 where k = 1'),
+    ('update wide set n = 1 where k = 5::bigint'),
+    ('update heap_table set n = 1 where k = 5')) s (statement);
+set enable_indexscan = off;
+select is_direct('update t set n = 1 where a = 5 and b = ''b5''');
+reset enable_indexscan;
+set role reader;
+explain (costs off) update guarded set n = 1 where k = 5;
+reset role;
+reset random_page_cost;
+drop table texts, chars, mother, child, guarded;
+drop role reader;
+drop function is_direct, same;
+
 -- What the node cannot do it leaves to what it stands for, shown below it.
 alter table t alter v set storage external;
 create table long (k int primary key, n int, v text) using :am;

@@ -309,6 +309,47 @@ update only mother set n = 4 where k = 1;
 \set QUIET on
 select tableoid::regclass, * from mother order by 1, 2;
 
+-- Keys, conditions and values in the forms that they are written in.
+create table forms (k varchar(10) collate "C" primary key, n int[], x numeric default 2.50, j jsonb) using :am;
+insert into forms values ('a', '{1,2}', 1, '{"a": 1}'), ('A', '{3}', 1, null), ('', null, 1, null);
+\set QUIET off
+update forms set n[2] = 7, n[1] = n[2] where k = 'a';
+update forms set x = default where k = 'A'::text;
+update forms set x = x / 3, j['b'] = '2' where 'a' = k;
+update forms set x = 0 where k = 'a' collate "POSIX";
+update forms set x = x + 1 where k = '' and true;
+update forms set x = x + 1 where k = '' and null;
+update forms set x = x + 1 where k = '' and x > 0 and x < 100;
+update forms set x = x + 1 where k = 'a' and k = 'a';
+update forms set x = x + 1 where k = 'a' and k = 'b';
+update forms set x = 1 / 0 where k = 'none';
+update forms set x = 1 where k = 'none' and 1 / 0 = 1;
+update forms set n = '{1}', n = '{2}' where k = 'a';
+prepare by_form(text, numeric) as update forms set x = x * $2 where k = $1;
+execute by_form('a', 2);
+execute by_form(null, 2);
+execute by_form('A', null);
+execute by_form('none', 2);
+\set QUIET on
+select * from forms order by k;
+create role owner_only;
+create table private_rows (k int primary key, who name, n int) using :am;
+insert into private_rows values (1, 'owner_only', 0), (2, 'somebody', 0);
+alter table private_rows enable row level security;
+create policy own on private_rows using (who = current_user);
+grant select, update (n) on private_rows to owner_only;
+set role owner_only;
+\set QUIET off
+update private_rows set n = 1 where k = 1;
+update private_rows set n = 1 where k = 2;
+update private_rows set who = 'owner_only' where k = 2;
+update forms set x = 0 where k = 'a';
+\set QUIET on
+reset role;
+select * from private_rows order by k;
+drop table forms, private_rows;
+drop role owner_only;
+
 -- What the statistics count.
 create table counted (k int primary key, n int) using :am;
 insert into counted values (1, 1), (2, 2);
